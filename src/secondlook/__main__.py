@@ -1,0 +1,5 @@
+"""`python -m secondlook VERB`."""
+
+from secondlook.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Figures, tables and the paper, made from records alone. Nothing here imports torch."""

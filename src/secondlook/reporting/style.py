@@ -1,0 +1,97 @@
+"""How every figure looks: one colour for each method wherever it appears, the paper's letters, vector output, stable files.
+
+A figure function makes its axes with `axes(...)` and takes colours from `COLOUR`; it never sets a font or a size.
+"""
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.animation import Animation
+from matplotlib.figure import Figure
+
+from secondlook.study.files import write
+
+TEXT_WIDTH = 6.3  # inches: the width of the paper's text
+GREY = "#7f7f7f"
+INK = "#1a1a1a"
+
+# After Okabe and Ito, "Color Universal Design" (2008): told apart with every common colour vision.
+COLOUR = {
+    "GD": GREY,
+    "Newton": "#009e73",
+    "damped Newton": "#56b4e9",
+    "absolute-value Newton": "#cc79a7",
+    "trust-region Newton": "#e69f00",
+    "Adam": "#0072b2",
+    "AdaHessian": "#d55e00",
+}
+SURFACE = "cividis"  # colour map of losses: even in lightness, safe for every colour vision
+DIVERGING = "RdBu_r"  # colour map of signed quantities
+
+_STYLE = {
+    "font.family": ["cmr10", "DejaVu Serif"],
+    "mathtext.fontset": "cm",
+    "axes.formatter.use_mathtext": True,
+    "axes.unicode_minus": False,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.visible": False,
+    "ytick.minor.visible": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "secondlook",
+    "pdf.fonttype": 42,
+}
+
+
+def apply() -> None:
+    """Make this the style of all figures drawn from now on."""
+    matplotlib.rcdefaults()
+    matplotlib.rcParams.update(_STYLE)
+
+
+def axes(rows: int = 1, columns: int = 1, height: float = 2.6, width: float = TEXT_WIDTH, **options):
+    """A figure of `width` by `height` inches (the whole of it, not one panel) and its axes, as `plt.subplots` gives them."""
+    return plt.subplots(rows, columns, figsize=(width, height), **options)
+
+
+def save(drawing: Figure | Animation, path: Path) -> None:
+    """Write a figure (.pdf, .svg) or an animation (.gif). The same drawing gives the same bytes."""
+    if isinstance(drawing, Animation):
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as folder:
+            drawing.save(Path(folder) / "animation.gif", writer="pillow", dpi=100)
+            write(path, (Path(folder) / "animation.gif").read_bytes())
+        return
+    buffer = io.BytesIO()
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None}
+    drawing.savefig(buffer, format=path.suffix[1:], metadata=metadata)
+    write(path, buffer.getvalue())

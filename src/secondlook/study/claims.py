@@ -1,0 +1,117 @@
+"""Claims and verdicts. A verdict is computed from measures by the rules in an experiment's claims.yaml, never typed.
+
+    - id: A1
+      source: where the claim is made
+      statement: what it says
+      target: the number it gives
+      metric: the measure to set beside it
+      figure: the figure that shows it
+      checks:
+        at_epoch_30: {measure: gd_loss.e30, between: [0.08925, 0.08935]}
+        at_epoch_40: {measure: gd_loss.e40, between: [0.08925, 0.08935]}
+      verdicts:                       # the first rule whose checks all hold; the last has none and always applies
+        - {verdict: reproduced, when: [at_epoch_30, at_epoch_40], why: ...}
+        - {verdict: partly, when: [at_epoch_30], why: the loss is << gd_loss.e40 | number >> at epoch 40}
+        - {verdict: not reproduced, why: ...}
+
+A check holds when the whole interval of its measure lies in the band. A bound may be .inf.
+"""
+
+import re
+from pathlib import Path
+
+from secondlook.errors import Mistake
+from secondlook.study.experiment import Experiment
+from secondlook.study.files import read_yaml
+from secondlook.study.measures import Summary
+from secondlook.study.schema import check
+from secondlook.study.statistics import Estimate
+from secondlook.study.text import fill, interval
+
+VERDICTS = ("reproduced", "partly", "not reproduced", "artefact", "not testable here")
+
+
+def declared(experiment: Experiment) -> list[dict]:
+    """The claims of an experiment, checked against the schema and against the names that they use."""
+    path = experiment.folder / "claims.yaml"
+    claims = read_yaml(path)
+    check(claims, experiment.root / "workflow" / "schemas" / "claims.schema.yaml", str(path))
+    for claim in claims:
+        where = f"claim {claim['id']} of {path}"
+        if claim["figure"] not in experiment.figures:
+            raise Mistake(f"{where} names the figure '{claim['figure']}', which does not exist")
+        for rule in claim["verdicts"]:
+            for name in rule.get("when", []):
+                if name not in claim["checks"]:
+                    raise Mistake(f"{where} names the check '{name}', which does not exist")
+        if "when" in claim["verdicts"][-1] or not all("when" in rule for rule in claim["verdicts"][:-1]):
+            raise Mistake(f"{where} needs exactly one rule without 'when', the last")
+    return claims
+
+
+def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
+    """The claim with its verdict, as it stands in results/claims.json."""
+    where = f"claim {claim['id']} of {experiment.folder / 'claims.yaml'}"
+    checks = {}
+    for name, asked in claim["checks"].items():
+        found = summary.find(asked["measure"], where)
+        low, high = asked["between"]
+        checks[name] = {
+            "measure": asked["measure"],
+            "value": found.value,
+            "interval": _interval(found),
+            "between": [float(low), float(high)],
+            "holds": found.within(low, high),
+        }
+    rule = next(rule for rule in claim["verdicts"] if all(checks[name]["holds"] for name in rule.get("when", [])))
+    headline = summary.find(claim["metric"], where)
+    return {
+        "id": claim["id"],
+        "experiment": experiment.name,
+        "statement": claim["statement"],
+        "source": claim["source"],
+        "target": claim["target"],
+        "metric": claim["metric"],
+        "measured": headline.value,
+        "interval": _interval(headline),
+        "n": headline.n,
+        "verdict": rule["verdict"],
+        "why": " ".join(fill(rule["why"], summary.measures, where).split()),
+        "figure": f"{experiment.name}/{claim['figure']}",
+        "checks": checks,
+    }
+
+
+def _interval(found: Estimate) -> list[float] | None:
+    return None if found.low is None else [found.low, found.high]
+
+
+def by_id(claim: dict) -> list:
+    """Sort key: A2 before A10."""
+    return [int(part) if part.isdigit() else part for part in re.findall(r"\d+|\D+", claim["id"])]
+
+
+def judge_all(judged: list[tuple[Experiment, Summary]]) -> list[dict]:
+    """All claims of the given experiments in the order of their ids."""
+    found = [judge(claim, experiment, summary) for experiment, summary in judged for claim in declared(experiment)]
+    repeated = {claim["id"] for claim in found if sum(other["id"] == claim["id"] for other in found) > 1}
+    if repeated:
+        raise Mistake(f"claims.yaml: the id {min(repeated)} is used twice")
+    return sorted(found, key=by_id)
+
+
+def measured_text(claim: dict) -> str:
+    """Value and interval of a claim of claims.json, as tables show them."""
+    low, high = claim["interval"] or (None, None)
+    return interval(Estimate(claim["measured"], low, high, claim["n"]), digits=4)
+
+
+def markdown_table(claims: list[dict], why: bool = False) -> str:
+    """The verdict table in Markdown, one row a claim."""
+    columns = ["", "Claim", "Stated", "Measured", "n", "Verdict"] + ["Why"] * why
+    rows = [
+        [c["id"], c["statement"], c["target"], measured_text(c), str(c["n"]), f"**{c['verdict']}**"] + [c["why"]] * why
+        for c in claims
+    ]
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |\n" for line in lines)

@@ -1,0 +1,193 @@
+"""An experiment is a folder, and a folder is all of an experiment.
+
+    config.yaml     title; the cases, each with its seeds and parameters by role; a smoke overlay
+    experiment.py   one function `case(params, seed)` for each case, or one `run(params, seed)` for all: yields tidy rows
+    measures.py     one function for each number or table that a claim or the text quotes: rows in, Estimate or table out
+    figures.py      one function for each figure: rows in, matplotlib Figure out
+    claims.yaml     what is claimed, which measures decide, and how the verdict follows
+    section.md      its section of the report
+
+A case's parameters stand under the roles `fixed` (a stated caveat), `varies` (what a figure shows) and `tunes` (chosen
+anew for every value of what varies); those under `shared` belong to every case. `needs` names a device or a data set.
+"""
+
+import ast
+import hashlib
+import importlib
+import json
+import os
+import sys
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from secondlook.errors import Mistake
+from secondlook.study.files import parse_yaml, read_yaml
+from secondlook.study.parameters import Count, PositiveInt, build, known_keys, mapping
+from secondlook.study.sources import sources
+
+ROLES = ("fixed", "varies", "tunes")
+SCALES = ("paper", "smoke")
+COLUMNS = ("experiment", "case", "seed", "step", "metric", "value")
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Seeds first, first + 1, ..., `count` of them."""
+
+    first: Count
+    count: PositiveInt
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One case of an experiment with every number resolved: what a stage runs, and what its record must match."""
+
+    experiment: str
+    case: str
+    scale: str
+    seeds: tuple[int, ...]
+    parameters: dict
+    needs: dict
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment}/{self.case}"
+
+    @property
+    def values(self) -> dict:
+        """What makes two runs the same run."""
+        return {**self.parameters, "seeds": list(self.seeds)}
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([self.name, self.values], sort_keys=True).encode()).hexdigest()
+
+
+class Experiment:
+    """The folder `root/experiments/name`. Reading it runs none of its code."""
+
+    def __init__(self, root: Path, name: str):
+        self.root, self.name = Path(root), name
+        self.folder = self.root / "experiments" / name
+        if not (self.folder / "config.yaml").is_file():
+            known_keys([name], [e.name for e in experiments(root)], f"the experiments of {self.root}")
+
+    @cached_property
+    def config(self) -> dict:
+        where = str(self.folder / "config.yaml")
+        config = dict(mapping(read_yaml(self.folder / "config.yaml"), "the whole file", where))
+        known_keys(config, ("title", "shared", "cases", "smoke"), where)
+        known_keys(config.get("shared", {}), ROLES, f"'shared' of {where}")
+        for case, given in mapping(config.get("cases"), "cases", where).items():
+            known_keys(mapping(given, case, where), (*ROLES, "seeds", "needs"), f"'{case}' of {where}")
+            known_keys(given.get("needs", {}), ("device", "data"), f"'needs' of '{case}' of {where}")
+        known_keys(config.get("smoke", {}), config["cases"], f"'smoke' of {where}")
+        return config
+
+    @property
+    def title(self) -> str:
+        return self.config["title"]
+
+    @property
+    def cases(self) -> list[str]:
+        return list(self.config["cases"])
+
+    def setting(self, case: str, scale: str = "paper", changes: Iterable[str] = (), seed: int | None = None) -> Setting:
+        """The parameters of `case`: shared ones, its own, the smoke overlay, then `changes` such as "lr=0.1"."""
+        where = str(self.folder / "config.yaml")
+        known_keys([case], self.cases, f"the cases of {self.name}")
+        known_keys([scale], SCALES, "the scales")
+        own = self.config["cases"][case]
+        values = {}
+        for block in (self.config.get("shared", {}), own):
+            for role in ROLES:
+                values |= mapping(block.get(role) or {}, role, where)
+        values["seeds"] = own.get("seeds", {"first": 0, "count": 1})
+        if scale == "smoke":
+            overlay = self.config.get("smoke", {}).get(case) or {}
+            known_keys(overlay, values, f"'smoke' of '{case}' of {where}")
+            values |= overlay
+        for change in changes:
+            key, equals, text = change.partition("=")
+            if not equals:
+                raise Mistake(f"--set takes key=value, got '{change}'")
+            known_keys([key], values, where)
+            values[key] = parse_yaml(text, f"--set {key}")
+        seeds = build(Seeds, mapping(values.pop("seeds"), "seeds", where), f"'seeds' of '{case}' of {where}")
+        chosen = range(seeds.first, seeds.first + seeds.count) if seed is None else [seed]
+        return Setting(self.name, case, scale, tuple(chosen), values, dict(own.get("needs", {})))
+
+    def part(self, name: str):
+        """Import one of the experiment's Python files."""
+        if str(self.root.resolve()) not in sys.path:
+            sys.path.insert(0, str(self.root.resolve()))
+        return importlib.import_module(f"experiments.{self.name}.{name}")
+
+    def sources(self, part: str) -> list[Path]:
+        """The files on which the result of `part` depends: its own and what it imports."""
+        return sources(self.folder / f"{part}.py", self.root)
+
+    def functions(self, part: str) -> dict[str, ast.FunctionDef]:
+        """The public functions of `part`, in order, found without running it."""
+        tree = ast.parse((self.folder / f"{part}.py").read_text())
+        found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+        return {node.name: node for node in found}
+
+    @cached_property
+    def figures(self) -> dict[str, str]:
+        """Name and docstring of each figure."""
+        return {name: ast.get_docstring(node) or "" for name, node in self.functions("figures").items()}
+
+    def figure_files(self, name: str) -> list[str]:
+        """The files of a figure, relative to the folder of figures: vector ones, or a GIF for `-> Animation`."""
+        returns = self.functions("figures")[name].returns
+        endings = ["gif"] if returns is not None and ast.unparse(returns) == "Animation" else ["pdf", "svg"]
+        return [f"{self.name}/{name}.{ending}" for ending in endings]
+
+
+def experiments(root: Path) -> list[Experiment]:
+    """Every experiment of the project at `root`, by name."""
+    folders = sorted(path.parent for path in Path(root).glob("experiments/*/config.yaml"))
+    if not folders:
+        raise Mistake(f"there are no experiments in {Path(root).resolve()}: run this from the project's folder")
+    return [Experiment(root, folder.name) for folder in folders]
+
+
+def check_needs(setting: Setting, data_root: Path) -> None:
+    """Refuse a stage whose data or device is not here, before anything is computed."""
+    if "data" in setting.needs and not (path := Path(data_root) / setting.needs["data"]).exists():
+        raise Mistake(f"data set {path} is missing: put it there, or point data_root (SECONDLOOK_DATA) at its folder")
+    if setting.needs.get("device") == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise Mistake(f"stage {setting.name} needs device cuda, none is visible; use the recorded results")
+
+
+def run(experiment: Experiment, setting: Setting, watch=iter) -> pd.DataFrame:
+    """The tidy rows of all seeds of one case. `watch` wraps the seeds, to show progress.
+
+    Columns: experiment, case, seed, the factors that the case declares, step, metric, value.
+    """
+    module = experiment.part("experiment")
+    function = getattr(module, setting.case, None) or module.run
+    first = next(iter(typing.get_type_hints(function).values()))
+    params = build(first, setting.parameters, str(experiment.folder / "config.yaml"))
+    tables = []
+    for seed in watch(setting.seeds):
+        rows = function(params, seed)
+        table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+        tables.append(table.assign(experiment=setting.experiment, case=setting.case, seed=seed))
+    table = pd.concat(tables, ignore_index=True)
+    factors = [name for name in table if name not in COLUMNS]
+    return table[["experiment", "case", "seed", *factors, "step", "metric", "value"]].astype({"value": float})
+
+
+def data_folder(given: str | None) -> Path:
+    """Where data sets are: as given, else where SECONDLOOK_DATA points, else `data`."""
+    return Path(given or os.environ.get("SECONDLOOK_DATA") or "data")

@@ -1,0 +1,127 @@
+"""Files on disk: whole or not at all, one writer at a time, and every fault in one line."""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import re
+import socket
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import yaml
+
+from secondlook.errors import Mistake
+
+LARGEST_YAML = 1 << 20  # bytes; no file that a person writes here comes near it
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def read(path: Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Mistake(f"cannot read {path}: {error.strerror}") from error
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """Put `data` at `path` in one atomic step. After a failure the old file is still there, and nothing else."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise Mistake(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def sole_writer(path: Path):
+    """Hold `path` for this process. The kernel lets go when the process ends, however it ends."""
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(lock, "a+")  # noqa: SIM115: entered below, outside of what may fail
+    except OSError as error:
+        raise Mistake(f"cannot write {path}: {error.strerror}") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise Mistake(f"{path} is being written by {handle.read() or 'another process'}") from None
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()} ({' '.join(sys.argv)})")
+        handle.flush()
+        yield
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of version 1.2 (1e-3 is a number) and without repeated keys."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if repeated is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"repeated key {repeated!r}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str):
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise Mistake(f"{where}{line} is not valid YAML: {reason}") from error
+
+
+def read_yaml(path: Path):
+    data = read(path)
+    if len(data) > LARGEST_YAML:
+        raise Mistake(f"{path} is too large for a configuration: {len(data)} bytes, at most {LARGEST_YAML}")
+    try:
+        return parse_yaml(data.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise Mistake(f"{path} is not UTF-8 text: byte {error.start}") from error
+
+
+def to_json(value) -> str:
+    """Strict JSON, in a stable layout; numbers that JSON lacks become the strings 'inf', '-inf' and 'nan'."""
+
+    def plain(v):
+        if isinstance(v, dict):
+            return {str(k): plain(w) for k, w in v.items()}
+        if isinstance(v, list | tuple):
+            return [plain(w) for w in v]
+        return str(v) if isinstance(v, float) and not math.isfinite(v) else v
+
+    return json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_json(path: Path):
+    try:
+        return json.loads(read(path))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Mistake(f"{path} is damaged: it is not valid JSON") from error

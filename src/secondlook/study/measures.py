@@ -1,0 +1,66 @@
+"""From rows to the numbers that claims and text quote: runs an experiment's measures.py and keeps what it returns.
+
+results/summary/<experiment>.json   measures: {name: Estimate, or {key: Estimate}}; tables: {name: columns and rows}
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from secondlook.errors import Mistake
+from secondlook.study.experiment import Experiment
+from secondlook.study.files import read_json
+from secondlook.study.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The measures and tables of one experiment."""
+
+    measures: dict[str, Estimate | dict[str, Estimate]]
+    tables: dict[str, pd.DataFrame]
+
+    def find(self, name: str, where: str) -> Estimate:
+        """The measure called `name`, or `name.key`."""
+        found = self.measures
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if not isinstance(found, Estimate):
+            raise Mistake(f"{where} names the measure '{name}', which does not exist")
+        return found
+
+
+def summarise(experiment: Experiment, rows: pd.DataFrame) -> Summary:
+    module = experiment.part("measures")
+    found = {name: getattr(module, name)(rows) for name in experiment.functions("measures")}
+    tables = {name: value for name, value in found.items() if isinstance(value, pd.DataFrame)}
+    return Summary({name: value for name, value in found.items() if name not in tables}, tables)
+
+
+def to_plain(summary: Summary) -> dict:
+    """As JSON holds it."""
+    measures = {
+        name: value.as_dict() if isinstance(value, Estimate) else {key: v.as_dict() for key, v in value.items()}
+        for name, value in summary.measures.items()
+    }
+    tables = {
+        name: {"columns": list(map(str, table.columns)), "rows": table.astype(object).to_numpy().tolist()}
+        for name, table in summary.tables.items()
+    }
+    return {"measures": measures, "tables": tables}
+
+
+def from_plain(plain: dict) -> Summary:
+    measures = {
+        name: Estimate(**value) if "value" in value else {key: Estimate(**v) for key, v in value.items()}
+        for name, value in plain["measures"].items()
+    }
+    tables = {name: pd.DataFrame(table["rows"], columns=table["columns"]) for name, table in plain["tables"].items()}
+    return Summary(measures, tables)
+
+
+def read_summary(path) -> Summary:
+    try:
+        return from_plain(read_json(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Mistake(f"{path} is damaged: make it again with 'summarise'") from error

@@ -1,0 +1,93 @@
+"""Parameters: from YAML to a frozen dataclass, or one line that says what is wrong with them.
+
+A parameter's type is its check. The types below are `Annotated` with a sentence and a test, and may be nested in
+`tuple[T, ...]` and `dict[str, T]`:
+
+    @dataclass(frozen=True)
+    class Params:
+        steps: PositiveInt
+        learning_rates: tuple[Positive, ...]
+"""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+from secondlook.errors import Mistake
+
+
+@dataclasses.dataclass(frozen=True)
+class Must:
+    """`be`: what the value must be, as the message says it. `holds`: whether it is."""
+
+    be: str
+    holds: typing.Callable
+
+
+def _integer(x) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+def _number(x) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+
+
+PositiveInt = Annotated[int, Must("be a positive integer", lambda x: _integer(x) and x > 0)]
+Count = Annotated[int, Must("be an integer, zero or more", lambda x: _integer(x) and x >= 0)]
+Number = Annotated[float, Must("be a finite number", _number)]
+Positive = Annotated[float, Must("be a positive number", lambda x: _number(x) and x > 0)]
+NonNegative = Annotated[float, Must("be a number, zero or more", lambda x: _number(x) and x >= 0)]
+Fraction = Annotated[float, Must("be a number from 0 to 1", lambda x: _number(x) and 0 <= x <= 1)]
+Flag = Annotated[bool, Must("be true or false", lambda x: isinstance(x, bool))]
+Text = Annotated[str, Must("be a text", lambda x: isinstance(x, str))]
+
+
+def one_of(*names: str):
+    """The type of a text that is one of `names`."""
+    return Annotated[str, Must(f"be one of {', '.join(names)}", lambda x: x in names)]
+
+
+def known_keys(given: Iterable, known: Iterable[str], where: str) -> None:
+    """Refuse a key that is not known, and name the one that was probably meant."""
+    known = list(known)
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known) or 'none'}"
+            raise Mistake(f"unknown key '{key}' in {where}: {hint}")
+
+
+def mapping(value, name: str, where: str) -> Mapping:
+    if not isinstance(value, Mapping):
+        raise Mistake(f"'{name}' in {where} must be a table of keys and values, got {value!r}")
+    return value
+
+
+def _convert(kind, value, name: str, where: str):
+    """`value` as the annotated type `kind`: numbers become `float` where a float is asked for, lists become tuples."""
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or not value:
+            raise Mistake(f"'{name}' in {where} must be a list, not empty, got {value!r}")
+        item = typing.get_args(kind)[0]
+        return tuple(_convert(item, v, f"{name}[{i}]", where) for i, v in enumerate(value))
+    if origin is dict:
+        item = typing.get_args(kind)[1]
+        return {k: _convert(item, v, f"{name}.{k}", where) for k, v in mapping(value, name, where).items()}
+    base, must = typing.get_args(kind)
+    if not must.holds(value):
+        raise Mistake(f"'{name}' in {where} must {must.be}, got {value!r}")
+    return base(value)
+
+
+def build(cls, values: Mapping, where: str):
+    """An instance of the frozen dataclass `cls` from `values`, read in `where`. Every field must be given, nothing else may."""
+    kinds = typing.get_type_hints(cls, include_extras=True)
+    known_keys(values, kinds, where)
+    for name in kinds:
+        if name not in values:
+            raise Mistake(f"'{name}' is missing in {where}")
+    return cls(**{name: _convert(kind, values[name], name, where) for name, kind in kinds.items()})

@@ -1,0 +1,81 @@
+"""Sentences whose numbers come from results.
+
+Claims and sections are Jinja templates between << and >>, so that braces stay free for LaTeX:
+
+    gradient descent ends at << gd_loss.e40 | number(4) >>, and << share_faster | percent >> of the cells agree
+
+An unknown name or a number that was not measured is an error, never a gap in the text.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jinja2
+
+from secondlook.errors import Mistake
+from secondlook.study.statistics import Estimate
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _value(x) -> float:
+    return x.value if isinstance(x, Estimate) else float(x)
+
+
+def number(x, digits: int = 3) -> str:
+    """`digits` significant digits: 0.0893, 12,800, 2.6×10⁻⁴, ∞."""
+    x = _value(x)
+    if not math.isfinite(x):
+        return "n/a" if math.isnan(x) else "∞" if x > 0 else "−∞"
+    if x == 0:
+        return "0"
+    mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
+    exponent = int(exponent)
+    if -4 < exponent < 6:
+        plain = f"{float(f'{x:.{digits - 1}e}'):,.{max(digits - 1 - exponent, 0)}f}"
+        return plain.replace("-", "−")
+    return f"{mantissa}×10{str(exponent).translate(_SUPERSCRIPT)}".replace("-", "−")
+
+
+def fixed(x, digits: int = 2) -> str:
+    """`digits` digits after the point."""
+    return f"{_value(x):,.{digits}f}".replace("-", "−")
+
+
+def percent(x, digits: int = 0) -> str:
+    """A fraction as a percentage."""
+    return f"{100 * _value(x):.{digits}f} %".replace("-", "−")
+
+
+def interval(x: Estimate, show=number, **options) -> str:
+    """Value and interval: 0.31 [0.28, 0.34]; the value alone where it is exact."""
+    if x.low is None:
+        return show(x, **options)
+    return f"{show(x, **options)} [{show(x.low, **options)}, {show(x.high, **options)}]"
+
+
+def percent_interval(x: Estimate, digits: int = 0) -> str:
+    return interval(x, percent, digits=digits)
+
+
+ENVIRONMENT = jinja2.Environment(
+    variable_start_string="<<",
+    variable_end_string=">>",
+    block_start_string="<%",
+    block_end_string="%>",
+    comment_start_string="<!--#",
+    comment_end_string="#-->",
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+ENVIRONMENT.filters.update(number=number, fixed=fixed, percent=percent, interval=interval, percent_interval=percent_interval)
+
+
+def fill(template: str, values: Mapping, where: str) -> str:
+    """`template` with its references replaced by `values`. `where` names the file in the message of an error."""
+    try:
+        return ENVIRONMENT.from_string(template).render(values)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise Mistake(f"{where}: {str(error) or type(error).__name__}") from error
