@@ -18,7 +18,6 @@ A check holds when the whole interval of its measure lies in the band. A bound m
 """
 
 import re
-from pathlib import Path
 
 from secondlook.errors import Mistake
 from secondlook.study.experiment import Experiment
