@@ -126,7 +126,7 @@ def figure(options) -> None:
 
     folder = results(options.scale)
     experiment = Experiment(ROOT, options.experiment)
-    known_keys(options.name, experiment.figures, f"the figures of {experiment.name}")
+    known_keys(options.name, experiment.figures, experiment.name, "figure")
     rows = records.read_experiment(folder, experiment, options.scale)
     module = experiment.part("figures")
     for name in options.name or experiment.figures:
@@ -141,16 +141,15 @@ def figure(options) -> None:
 def claims(options) -> None:
     """Compute the verdict on every claim, and print them."""
     from secondlook.study.claims import judge_all, measured_text
-    from secondlook.study.files import to_json, write
+    from secondlook.study.files import read_json, to_json, write
     from secondlook.study.measures import read_summary
 
     folder = results(options.scale)
-    found = judge_all(
-        [(experiment, read_summary(folder / "summary" / f"{experiment.name}.json")) for experiment in experiments(ROOT)]
-    )
-    write(folder / "claims.json", to_json(found))
-    for claim in found:
-        say(f"{claim['id']:4} {claim['verdict']:15} {measured_text(claim):30} n = {claim['n']:<6} {claim['statement']}")
+    if not options.show:
+        summaries = [(found, read_summary(folder / "summary" / f"{found.name}.json")) for found in experiments(ROOT)]
+        write(folder / "claims.json", to_json(judge_all(summaries)))
+    for claim in read_json(folder / "claims.json"):
+        say(f"{claim['id']:4}{claim['verdict']:16}{measured_text(claim):28}n = {claim['n']:<6}{claim['statement']}")
 
 
 def report(options) -> None:
@@ -225,7 +224,10 @@ def parser() -> argparse.ArgumentParser:
     scale(made)
     made.add_argument("--out", type=Path, metavar="FOLDER", help="where the figures go (default: results/figures)")
 
-    scale(verb("claims", claims))
+    made = verb("claims", claims)
+    scale(made)
+    made.add_argument("--show", action="store_true", help="print the verdicts of results/claims.json, compute nothing")
+
     scale(verb("report", report))
     verb("readme", readme)
 

@@ -75,7 +75,7 @@ class Experiment:
         self.root, self.name = Path(root), name
         self.folder = self.root / "experiments" / name
         if not (self.folder / "config.yaml").is_file():
-            known_keys([name], [e.name for e in experiments(root)], f"the experiments of {self.root}")
+            known_keys([name], [e.name for e in experiments(root)], str(self.folder.parent), "experiment")
 
     @cached_property
     def config(self) -> dict:
@@ -100,8 +100,7 @@ class Experiment:
     def setting(self, case: str, scale: str = "paper", changes: Iterable[str] = (), seed: int | None = None) -> Setting:
         """The parameters of `case`: shared ones, its own, the smoke overlay, then `changes` such as "lr=0.1"."""
         where = str(self.folder / "config.yaml")
-        known_keys([case], self.cases, f"the cases of {self.name}")
-        known_keys([scale], SCALES, "the scales")
+        known_keys([case], self.cases, self.name, "case")
         own = self.config["cases"][case]
         values = {}
         for block in (self.config.get("shared", {}), own):
@@ -188,6 +187,6 @@ def run(experiment: Experiment, setting: Setting, watch=iter) -> pd.DataFrame:
     return table[["experiment", "case", "seed", *factors, "step", "metric", "value"]].astype({"value": float})
 
 
-def data_folder(given: str | None) -> Path:
+def data_folder(given: str | None = None) -> Path:
     """Where data sets are: as given, else where SECONDLOOK_DATA points, else `data`."""
     return Path(given or os.environ.get("SECONDLOOK_DATA") or "data")

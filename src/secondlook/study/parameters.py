@@ -50,14 +50,14 @@ def one_of(*names: str):
     return Annotated[str, Must(f"be one of {', '.join(names)}", lambda x: x in names)]
 
 
-def known_keys(given: Iterable, known: Iterable[str], where: str) -> None:
-    """Refuse a key that is not known, and name the one that was probably meant."""
+def known_keys(given: Iterable, known: Iterable[str], where: str, what: str = "key") -> None:
+    """Refuse a key (or another name: `what`) that is not known, and name the one that was probably meant."""
     known = list(known)
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known) or 'none'}"
-            raise Mistake(f"unknown key '{key}' in {where}: {hint}")
+            raise Mistake(f"unknown {what} '{key}' in {where}: {hint}")
 
 
 def mapping(value, name: str, where: str) -> Mapping:

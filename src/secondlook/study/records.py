@@ -100,8 +100,8 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict]:
     path = Path(path)
     record, data = read_json(beside(path)), read(path)
     if not isinstance(record, dict) or record.get("sha256") != sha256(data):
-        raise Mistake(f"{path} does not match its record {beside(path).name}: it was edited or is incomplete; make it again")
-    return pd.read_csv(BytesIO(data), float_precision="round_trip"), record
+        raise Mistake(f"{path} does not match its record: it was edited or is incomplete; remove it, and it is made again")
+    return pd.read_csv(BytesIO(data)), record
 
 
 def beside(path: Path) -> Path:

@@ -1,0 +1,19 @@
+# Every figure, verdict and page from its sources. Rules only name files and call `python -m secondlook VERB`, which does the work.
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/results.smk"
+include: "workflow/rules/experiments.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        PAPER,
+        README,
+        [FIGURES[name] for name in FIGURES],
+        RECORDED_FILES,

@@ -1,0 +1,1 @@
+"""Functions whose minimum and Hessian are known."""

@@ -1,0 +1,68 @@
+"""What this machine can do: packages, device, data, and which stages can run here."""
+
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from secondlook.errors import Mistake
+from secondlook.study.experiment import check_needs, data_folder, experiments
+from secondlook.study.files import read_yaml
+
+NEEDED = {
+    "torch": "runs the experiments",
+    "numpy": "runs the experiments",
+    "pandas": "runs the experiments",
+    "scipy": "statistics",
+    "matplotlib": "figures",
+    "seaborn": "figures",
+    "typst": "the PDF",
+    "pypandoc": "the PDF, HTML and LaTeX",
+    "snakemake": "the workflow",
+    "pytest": "the tests",
+}
+
+
+def examine(root: Path, data_root: str | None) -> Iterator[str]:
+    """Lines to print."""
+    yield f"python {platform.python_version()}, {os.cpu_count()} cores"
+    for package, use in NEEDED.items():
+        yield f"{package:12} {_version(package):10} {use}"
+    yield f"device       {_device()}"
+    folder = data_folder(data_root)
+    yield f"data         {folder}: {_contents(folder)}"
+    recorded = read_yaml(root / "config" / "config.yaml")["recorded"]
+    for experiment in experiments(root):
+        for case in experiment.cases:
+            setting = experiment.setting(case)
+            try:
+                check_needs(setting, folder)
+                here = "can run here"
+            except Mistake as mistake:
+                here = str(mistake)
+            yield f"stage        {setting.name}: {here}{'; recorded' if setting.name in recorded else ''}"
+
+
+def _version(package: str) -> str:
+    if importlib.util.find_spec(package) is None:
+        return "missing"
+    try:
+        return version("pypandoc-binary" if package == "pypandoc" else package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _device() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "unknown without torch"
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _contents(folder: Path) -> str:
+    if not folder.is_dir():
+        return "no such folder; no stage of the default workflow needs one"
+    return ", ".join(sorted(path.name for path in folder.iterdir())) or "empty"

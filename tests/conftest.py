@@ -1,0 +1,82 @@
+"""A small project to run things in: this one's workflow around the experiment in tests/demo."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Shared machines are slow at times; examples are derandomised, so that every run tests the same ones.
+settings.register_profile("study", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("study")
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "tests" / "demo"
+IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
+
+
+class Project:
+    """A folder with the code and workflow of this project, and the given experiments."""
+
+    def __init__(self, folder: Path, experiments: Iterable[Path] = (DEMO,)):
+        self.folder = folder
+        for name in ("Snakefile", "workflow", "profiles", "report", "src"):
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=IGNORED)
+            else:
+                shutil.copy(source, folder / name)
+        for experiment in experiments:
+            shutil.copytree(experiment, folder / "experiments" / experiment.name, ignore=IGNORED)
+        self.write("config/config.yaml", 'scale: paper\ndata_root: ""\nrecorded: []\nrecompute: []\n')
+
+    @classmethod
+    def at(cls, folder: Path) -> "Project":
+        """The project that is already in `folder`."""
+        project = cls.__new__(cls)
+        project.folder = folder
+        return project
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text()
+        assert old in text
+        self.write(name, text.replace(old, new))
+
+    def command(self, *words: str) -> dict:
+        """Arguments of subprocess.run or Popen for a command in this folder, with this Python and the folder's own package."""
+        settings = {"PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **settings}
+        return {"args": [sys.executable, "-m", *words], "cwd": self.folder, "env": environment, "text": True}
+
+    def call(self, *words: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+        done = subprocess.run(**self.command(*words), capture_output=True, timeout=300, **options)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def secondlook(self, *words: str, **options) -> subprocess.CompletedProcess:
+        return self.call("secondlook", *words, **options)
+
+    def snakemake(self, *words: str, **options) -> subprocess.CompletedProcess:
+        return self.call("snakemake", "--cores", "2", *words, **options)
+
+    def mistake(self, *words: str) -> str:
+        """The one line with which a command refuses."""
+        done = self.secondlook(*words, check=False)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.stderr.count("\n") == 1 and done.stderr.startswith("secondlook: "), done.stderr
+        return done.stderr.removeprefix("secondlook: ").strip()
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path)

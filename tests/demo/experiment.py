@@ -1,0 +1,36 @@
+"""Gradient descent on f(theta) = theta^2 from random starts: small enough for the tests of the machinery."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from secondlook.study.parameters import Fraction, NonNegative, PositiveInt
+
+
+@dataclass(frozen=True)
+class Decay:
+    steps: PositiveInt
+    lr: Fraction
+
+
+@dataclass(frozen=True)
+class Slow:
+    steps: PositiveInt
+    pause: NonNegative
+
+
+def _descend(steps: int, lr: float, seed: int):
+    theta = np.random.default_rng(seed).uniform(1, 2)
+    for t in range(steps + 1):
+        yield {"method": "GD", "step": t, "metric": "loss", "value": theta**2}
+        theta -= lr * 2 * theta
+
+
+def decay(p: Decay, seed: int):
+    return _descend(p.steps, p.lr, seed)
+
+
+def slow(p: Slow, seed: int):
+    time.sleep(p.pause)
+    return _descend(p.steps, 0.25, seed)

@@ -1,0 +1,69 @@
+"""Who may import whom, found by reading imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from secondlook.study.experiment import experiments
+from secondlook.study.sources import PACKAGE, outside_imports, sources
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = experiments(ROOT)
+PLOTTING = {"matplotlib", "seaborn", "PIL"}
+RUNNING = {"torch", "numpy", "pandas", "yaml", "tqdm"}  # all that a bare machine needs to run an experiment
+
+
+def modules(*folders):
+    return sorted(path for folder in folders for path in (PACKAGE / folder).rglob("*.py"))
+
+
+def names(parts):
+    return pytest.mark.parametrize("path", parts, ids=lambda path: "-".join(path.parts[-2:]))
+
+
+@names(modules("."))
+def test_the_package_knows_no_workflow_engine(path):
+    assert "snakemake" not in outside_imports(path, ROOT)
+    assert "import snakemake" not in path.read_text()
+
+
+@names([*modules("reporting"), *(e.folder / f"{part}.py" for e in EXPERIMENTS for part in ("figures", "measures"))])
+def test_figures_and_numbers_come_from_records_alone(path):
+    assert "torch" not in outside_imports(path, ROOT)
+
+
+@names([*modules("optim", "curvature", "problems"), *(e.folder / "experiment.py" for e in EXPERIMENTS)])
+def test_experiments_and_the_library_need_little_and_plot_nothing(path):
+    assert outside_imports(path, ROOT) - set(sys.stdlib_module_names) <= RUNNING
+
+
+@names(modules("optim", "curvature", "problems"))
+def test_the_library_stands_without_the_study(path):
+    assert not [file for file in sources(path, ROOT) if PACKAGE / "study" in file.parents]
+
+
+@names([e.folder / "measures.py" for e in EXPERIMENTS])
+def test_numbers_need_no_plotting(path):
+    assert not outside_imports(path, ROOT) & PLOTTING
+
+
+def test_drawing_never_imports_torch(project):
+    project.secondlook("run", "demo")
+    code = (
+        "import sys; from secondlook.cli import main\n"
+        "assert main(['summarise', 'demo']) == main(['figure', 'demo']) == main(['claims']) == 0\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run(**{**project.command(), "args": [sys.executable, "-c", code]}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_import_is_followed_through_packages_and_siblings(tmp_path):
+    folder = tmp_path / "experiments" / "one"
+    folder.mkdir(parents=True)
+    (folder / "experiment.py").write_text("def f():\n    from .part import x\n")
+    (folder / "part.py").write_text("from secondlook.study import files\n")
+    found = {path.name for path in sources(folder / "experiment.py", tmp_path)}
+    assert found == {"experiment.py", "part.py", "__init__.py", "files.py", "errors.py"}

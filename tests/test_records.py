@@ -1,0 +1,186 @@
+"""A result is believed only with its record: who made it, how, and that nobody touched it."""
+
+import json
+import resource
+import subprocess
+import sys
+import threading
+
+import pandas as pd
+import pytest
+
+from secondlook.errors import Mistake
+from secondlook.study import files, records
+from secondlook.study.experiment import Experiment, run
+
+RAW = "results/raw/demo/decay.csv"
+
+
+def test_a_run_writes_rows_and_their_record(project):
+    project.secondlook("run", "demo", "--case", "decay")
+    table, record = records.read_table(project.folder / RAW)
+    assert list(table.columns) == ["experiment", "case", "seed", "method", "step", "metric", "value"]
+    assert len(table) == record["rows"] == 8 * 21
+    assert record["settings"] == {"steps": 20, "lr": 0.1, "seeds": list(range(8))}
+    assert "experiments/demo/experiment.py" in record["sources"] and "src/secondlook/study/parameters.py" in record["sources"]
+    assert record["wall_s"] >= 0 and record["versions"]["python"] and record["processor"]
+
+
+def test_two_runs_give_the_same_bytes(project):
+    project.secondlook("run", "demo", "--case", "decay")
+    first = (project.folder / RAW).read_bytes()
+    project.secondlook("run", "demo", "--case", "decay")
+    assert (project.folder / RAW).read_bytes() == first
+
+
+def test_numbers_survive_the_file_to_the_last_bit(project, tmp_path):
+    experiment = Experiment(project.folder, "demo")
+    table = run(experiment, experiment.setting("decay"))
+    records.write_table(tmp_path / "x.csv", table, {})
+    pd.testing.assert_series_equal(records.read_table(tmp_path / "x.csv")[0].value, table.value, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda path: path.write_text(path.read_text().replace("loss,1", "loss,2", 1)), "does not match its record"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "does not match its record"),
+        (lambda path: records.beside(path).write_text('{"sha256": '), "is damaged: it is not valid JSON"),
+        (lambda path: records.beside(path).write_text("[]"), "does not match its record"),
+        (lambda path: records.beside(path).unlink(), "cannot read .*decay.json: No such file"),
+        (lambda path: path.unlink(), "cannot read .*decay.csv: No such file"),
+    ],
+)
+def test_damage_is_noticed(project, damage, message):
+    project.secondlook("run", "demo")
+    damage(project.folder / RAW)
+    with pytest.raises(Mistake, match=message):
+        records.read_table(project.folder / RAW)
+    assert str(RAW).removesuffix(".csv") in project.mistake("summarise", "demo")
+
+
+def test_another_runs_output_is_refused_by_name_of_what_differs(project):
+    project.secondlook("run", "demo")
+    project.replace("experiments/demo/config.yaml", "lr: 0.1", "lr: 0.2")
+    line = f"{RAW} holds a run with other settings: lr; remove it, or run it again"
+    assert project.mistake("summarise", "demo") == line
+    assert project.mistake("run", "demo", "--case", "decay") == line
+
+
+def test_trials_stay_apart_from_the_study(project):
+    done = project.secondlook("run", "demo", "--case", "decay", "--set", "lr=0.3", "--seed", "5")
+    assert "results/trials/demo/decay-" in done.stdout and not (project.folder / RAW).exists()
+
+
+def test_the_second_writer_stops_and_names_the_first(project):
+    project.replace("experiments/demo/config.yaml", "pause: 0.0", "pause: 30")
+    slow = subprocess.Popen(**project.command("secondlook", "run", "demo", "--case", "slow"), stdin=subprocess.DEVNULL)
+    try:
+        lock = project.folder / "results/raw/demo/.slow.csv.lock"
+        wait = threading.Event()
+        for _ in range(300):
+            if lock.exists() and lock.read_text():
+                break
+            wait.wait(0.1)
+        line = project.mistake("run", "demo", "--case", "slow")
+        assert line.startswith(f"results/raw/demo/slow.csv is being written by process {slow.pid} on ")
+    finally:
+        slow.kill()
+        slow.wait()
+    project.replace("experiments/demo/config.yaml", "pause: 30", "pause: 0.0")
+    project.secondlook("run", "demo", "--case", "slow")  # the lock went with the process
+
+
+def _limited(path, size: int) -> subprocess.CompletedProcess:
+    """Write 100 kB to `path` in a process that may not make files larger than `size`."""
+    code = (
+        f"import sys; from secondlook.study.files import write; from secondlook.errors import Mistake\n"
+        f"try: write({str(path)!r}, 'x' * 100_000)\nexcept Mistake as mistake: sys.exit(str(mistake))"
+    )
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
+    return subprocess.run([sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True)
+
+
+def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    done = _limited(path, 10_000)
+    assert done.returncode == 1 and done.stderr == f"cannot write {path}: File too large\n"
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    """On a real full disk, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs rights that this user lacks; the file-size limit above is tested")
+    try:
+        (disk / "table.csv").write_text("old")
+        with pytest.raises(Mistake, match=r"cannot write .*table.csv: No space left on device"):
+            files.write(disk / "table.csv", "x" * 100_000)
+        assert (disk / "table.csv").read_text() == "old" and len(list(disk.iterdir())) == 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def _commit(project) -> None:
+    git = ["git", "-C", str(project.folder), "-c", "user.name=x", "-c", "user.email=x"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+
+
+RECORDED = "results/recorded/demo/decay.csv"
+
+
+@pytest.fixture
+def recorded(project):
+    """A project with a result of committed code on record."""
+    (project.folder / ".gitignore").write_text("results/\n__pycache__/\n")
+    _commit(project)
+    project.secondlook("run", "demo", "--case", "decay")
+    project.secondlook("record", RAW)
+    (project.folder / RAW).unlink()
+    records.beside(project.folder / RAW).unlink()
+    return project
+
+
+def test_a_recorded_result_comes_back_with_its_origin(recorded):
+    recorded.secondlook("import", "demo", "--case", "decay")
+    _, record = records.read_table(recorded.folder / RAW)
+    assert record["recorded"] is True and record["stale_sources"] == [] and len(record["commit"]) == 40
+
+
+def test_other_code_warns_and_names_the_files(recorded):
+    recorded.replace("experiments/demo/experiment.py", "Gradient descent", "Plain gradient descent")
+    done = recorded.secondlook("import", "demo", "--case", "decay")
+    assert "was recorded with other code: experiments/demo/experiment.py" in done.stderr
+    assert records.read_table(recorded.folder / RAW)[1]["stale_sources"] == ["experiments/demo/experiment.py"]
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda p: p.replace("experiments/demo/config.yaml", "lr: 0.1", "lr: 0.2"), "holds a run with other settings: lr"),
+        (lambda p: p.replace(RECORDED, "loss,1", "loss,2"), "does not match its record"),
+        (lambda p: (p.folder / RECORDED).unlink(), "is missing: record it, or compute it here with --config recompute=demo/decay"),
+    ],
+)
+def test_a_record_that_cannot_stand_is_refused(recorded, spoil, message):
+    spoil(recorded)
+    line = recorded.mistake("import", "demo", "--case", "decay")
+    assert line.startswith(RECORDED) and message in line
+    assert not (recorded.folder / RAW).exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--commit", "0123456789", "--dirty"]])
+def test_uncommitted_code_is_not_recorded(project, options):
+    project.secondlook("run", "demo", "--case", "decay", *options)
+    assert project.mistake("record", RAW) == f"{RAW} was made by code that no commit holds: commit first, then run it again"
+
+
+def test_a_machine_without_history_is_told_the_commit(project):
+    project.secondlook("run", "demo", "--case", "decay", "--commit", "0123456789")
+    assert json.loads((project.folder / RAW).with_suffix(".json").read_text())["commit"] == "0123456789"
+    project.secondlook("record", RAW)

@@ -1,0 +1,38 @@
+"""Numbers as sentences show them, and references that must exist."""
+
+import pytest
+
+from secondlook.errors import Mistake
+from secondlook.study.statistics import Estimate
+from secondlook.study.text import fill
+
+VALUES = {"loss": Estimate(0.07727, 0.07, 0.081, 20), "rate": {"e30": Estimate(3.16e-5)}, "miss": Estimate(float("inf"))}
+
+
+@pytest.mark.parametrize(
+    "template, text",
+    [
+        ("<< loss | number >>", "0.0773"),
+        ("<< loss | interval >>", "0.0773 [0.0700, 0.0810]"),
+        ("<< loss | percent(1) >>", "7.7 %"),
+        ("<< loss | percent_interval >>", "8 % [7 %, 8 %]"),
+        ("<< rate.e30 | number >>", "3.16×10⁻⁵"),
+        ("<< rate['e30'] | interval >>", "3.16×10⁻⁵"),
+        ("<< miss | number >>", "∞"),
+        ("<< 12345.6 | number >>", "12,300"),
+        ("<< 0 | number >>", "0"),
+        ("<< -0.5 | number(1) >>", "−0.5"),
+        ("<< 99.96 | number >>", "100"),
+        ("<< 2 | fixed(1) >>", "2.0"),
+        ("$\\frac{1}{2}$ {#fig:x}", "$\\frac{1}{2}$ {#fig:x}"),
+    ],
+)
+def test_numbers(template, text):
+    assert fill(template, VALUES, "FILE") == text
+
+
+@pytest.mark.parametrize("template", ["<< los | number >>", "<< loss | nmber >>", "<< rate.e31 | number >>", "<< loss"])
+def test_a_reference_that_leads_nowhere_is_an_error(template):
+    with pytest.raises(Mistake, match="^FILE: ") as refusal:
+        fill(template, VALUES, "FILE")
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,82 @@
+# What the rules share: the checked configuration, the experiments, and which files each step depends on.
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from secondlook.errors import Mistake
+from secondlook.study.experiment import data_folder, experiments
+from secondlook.study.schema import check
+from secondlook.study.sources import PACKAGE, sources
+
+ROOT = Path()
+PYTHON = shlex.quote(sys.executable)
+
+
+def settings():
+    """The checked configuration, the experiments, and their stages: all, and those that are read from results/recorded."""
+    check(dict(config), ROOT / "workflow/schemas/config.schema.yaml", "config/config.yaml or --config")
+    found = experiments(ROOT)
+    stages = {
+        f"{experiment.name}/{case}": experiment.setting(case, config["scale"])
+        for experiment in found
+        for case in experiment.cases
+    }
+    asked = config["recompute"]
+    asked = [asked] if isinstance(asked, str) else asked
+    for name in [*config["recorded"], *asked]:
+        if name not in stages and name != "all":
+            raise Mistake(f"config/config.yaml or --config names the stage '{name}', which does not exist")
+    recorded = [] if "all" in asked or config["scale"] == "smoke" else sorted(set(config["recorded"]) - set(asked))
+    return {experiment.name: experiment for experiment in found}, stages, recorded
+
+
+try:
+    EXPERIMENTS, STAGES, RECORDED = settings()
+except Mistake as mistake:
+    sys.exit(f"secondlook: {mistake}")
+
+SCALE = config["scale"]
+RESULTS = "results" if SCALE == "paper" else f"results/{SCALE}"
+DATA = shlex.quote(str(data_folder(config["data_root"])))
+
+
+def one_of(names):
+    """A pattern that matches exactly these names, and nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def tables(experiment):
+    """The raw tables of an experiment, each followed by its record."""
+    return [f"{RESULTS}/raw/{experiment.name}/{case}.{kind}" for case in experiment.cases for kind in ("csv", "json")]
+
+
+def code(*found):
+    """Lists of source files as one, without repetitions, relative to the project where they lie in it."""
+    here = ROOT.resolve()
+    files = {file.resolve() for files in found for file in files}
+    return sorted(str(file.relative_to(here) if file.is_relative_to(here) else file) for file in files)
+
+
+def module(name):
+    """The files on which a module of the package depends."""
+    return sources(PACKAGE / name, ROOT)
+
+
+def figure_files(experiment):
+    """The files of all figures of an experiment."""
+    return [f"{RESULTS}/figures/{file}" for name in experiment.figures for file in experiment.figure_files(name)]
+
+
+# Each set of code is an input of its own kind of step: restyling a figure never reruns an experiment.
+FIGURES = {name: figure_files(experiment) for name, experiment in EXPERIMENTS.items()}
+SUMMARIES = [f"{RESULTS}/summary/{name}.json" for name in EXPERIMENTS]
+CLAIMS = f"{RESULTS}/claims.json"
+PAPER = [f"{RESULTS}/report/report.pdf", f"{RESULTS}/report/report.html", f"{RESULTS}/report/latex/report.tex"]
+README = [f"{RESULTS}/readme.done"] if SCALE == "paper" else []
+RECORDED_FILES = [f"results/recorded/{stage}.{kind}" for stage in RECORDED for kind in ("csv", "json")]
+
+
+wildcard_constraints:
+    experiment=one_of(EXPERIMENTS),

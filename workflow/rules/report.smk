@@ -1,0 +1,39 @@
+# The paper, and the part of README.md that comes from results.
+
+
+rule paper:
+    input:
+        CLAIMS,
+        SUMMARIES,
+        [tables(experiment) for experiment in EXPERIMENTS.values()],
+        [FIGURES[name] for name in FIGURES],
+        [experiment.folder / "section.md" for experiment in EXPERIMENTS.values()],
+        [path for path in sorted(Path("report").rglob("*")) if path.is_file() and "readme" not in path.parts],
+        code(module("reporting/paper.py")),
+    output:
+        report(PAPER[0], caption="../captions/paper.rst", category="Paper"),
+        PAPER[1:],
+    log:
+        f"{RESULTS}/logs/paper.log",
+    shell:
+        "{PYTHON} -m secondlook report --scale {SCALE} > {log} 2>&1"
+
+
+# README.md is tracked: a verdict that changes shows as a diff. It is no declared output, for Snakemake deletes those.
+rule readme:
+    input:
+        CLAIMS,
+        [FIGURES[name] for name in FIGURES],
+        code(module("reporting/readme.py")),
+    output:
+        touch("results/readme.done"),
+    log:
+        "results/logs/readme.log",
+    shell:
+        "{PYTHON} -m secondlook readme > {log} 2>&1"
+
+
+# `snakemake report` builds the paper; `snakemake --report` is Snakemake's own account of the run.
+rule report:
+    input:
+        PAPER,

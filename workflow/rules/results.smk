@@ -1,0 +1,76 @@
+# From parameters to rows, numbers and verdicts.
+
+
+rule run_stage:
+    input:
+        lambda w: code(EXPERIMENTS[STAGES[w.stage].experiment].sources("experiment")),
+    output:
+        table=f"{RESULTS}/raw/{{stage}}.csv",
+        record=f"{RESULTS}/raw/{{stage}}.json",
+    log:
+        f"{RESULTS}/logs/run/{{stage}}.log",
+    wildcard_constraints:
+        stage=one_of(set(STAGES) - set(RECORDED)),
+    threads: 1
+    params:
+        settings=lambda w: STAGES[w.stage].digest,
+        experiment=lambda w: STAGES[w.stage].experiment,
+        case=lambda w: STAGES[w.stage].case,
+    shell:
+        "{PYTHON} -m secondlook run {params.experiment} --case {params.case} --scale {SCALE} --threads {threads} "
+        "--data-root {DATA} --out {output.table} > {log} 2>&1"
+
+
+# Recorded results are inputs, never outputs that happen to be there: what is missing or stale stops the workflow.
+rule import_recorded:
+    input:
+        table="results/recorded/{stage}.csv",
+        record="results/recorded/{stage}.json",
+        code=lambda w: code(EXPERIMENTS[STAGES[w.stage].experiment].sources("experiment")),
+    output:
+        table="results/raw/{stage}.csv",
+        record="results/raw/{stage}.json",
+    log:
+        "results/logs/import/{stage}.log",
+    wildcard_constraints:
+        stage=one_of(RECORDED),
+    params:
+        settings=lambda w: STAGES[w.stage].digest,
+        experiment=lambda w: STAGES[w.stage].experiment,
+        case=lambda w: STAGES[w.stage].case,
+    shell:
+        "{PYTHON} -m secondlook import {params.experiment} --case {params.case} --out {output.table} > {log} 2>&1"
+
+
+rule summarise:
+    input:
+        lambda w: tables(EXPERIMENTS[w.experiment]),
+        lambda w: code(EXPERIMENTS[w.experiment].sources("measures"), module("study/measures.py"), module("study/records.py")),
+    output:
+        f"{RESULTS}/summary/{{experiment}}.json",
+    log:
+        f"{RESULTS}/logs/summarise/{{experiment}}.log",
+    shell:
+        "{PYTHON} -m secondlook summarise {wildcards.experiment} --scale {SCALE} > {log} 2>&1"
+
+
+rule judge:
+    input:
+        SUMMARIES,
+        code(module("study/claims.py")),
+        "workflow/schemas/claims.schema.yaml",
+        [experiment.folder / "claims.yaml" for experiment in EXPERIMENTS.values()],
+    output:
+        CLAIMS,
+    log:
+        f"{RESULTS}/logs/judge.log",
+    shell:
+        "{PYTHON} -m secondlook claims --scale {SCALE} > {log} 2>&1"
+
+
+# `snakemake claims` prints the verdicts.
+rule claims:
+    input:
+        CLAIMS,
+    shell:
+        "{PYTHON} -m secondlook claims --scale {SCALE} --show"
