@@ -22,9 +22,9 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 class Project:
     """A folder with the code and workflow of this project, and the given experiments."""
 
-    def __init__(self, folder: Path, experiments: Iterable[Path] = (DEMO,)):
+    def __init__(self, folder: Path, experiments: Iterable[Path]):
         self.folder = folder
-        for name in ("Snakefile", "workflow", "profiles", "report", "src"):
+        for name in ("Snakefile", "workflow", "profiles", "report", "src", "config"):
             source = ROOT / name
             if source.is_dir():
                 shutil.copytree(source, folder / name, ignore=IGNORED)
@@ -32,7 +32,6 @@ class Project:
                 shutil.copy(source, folder / name)
         for experiment in experiments:
             shutil.copytree(experiment, folder / "experiments" / experiment.name, ignore=IGNORED)
-        self.write("config/config.yaml", 'scale: paper\ndata_root: ""\nrecorded: []\nrecompute: []\n')
 
     @classmethod
     def at(cls, folder: Path) -> "Project":
@@ -77,6 +76,13 @@ class Project:
         return done.stderr.removeprefix("secondlook: ").strip()
 
 
+def demo(folder: Path) -> Project:
+    """A project whose only experiment is the demo; none of its stages is recorded."""
+    project = Project(folder, [DEMO])
+    project.write("config/config.yaml", 'scale: paper\ndata_root: ""\nrecorded: []\nrecompute: []\n')
+    return project
+
+
 @pytest.fixture
 def project(tmp_path) -> Project:
-    return Project(tmp_path)
+    return demo(tmp_path)

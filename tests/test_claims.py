@@ -51,9 +51,15 @@ def test_why_quotes_the_measures(project):
         ({"figur": "x"}, "unknown key 'figur' in .*claims.yaml: did you mean 'figure'"),
         ({"figure": "nothing"}, "claim X1 of .* names the figure 'nothing', which does not exist"),
         ({"metric": 3}, "'0.metric' in .* must be of type string, got 3"),
-        ({"verdicts": [{"verdict": "maybe", "why": ""}]}, "must be one of reproduced, partly, not reproduced, artefact, not test"),
+        (
+            {"verdicts": [{"verdict": "maybe", "why": ""}]},
+            "must be one of reproduced, partly, not reproduced, artefact, not test",
+        ),
         ({"verdicts": CLAIM["verdicts"][:1]}, "exactly one rule without 'when', the last"),
-        ({"verdicts": [{"verdict": "partly", "when": ["z"], "why": ""}, CLAIM["verdicts"][2]]}, "the check 'z', which does not"),
+        (
+            {"verdicts": [{"verdict": "partly", "when": ["z"], "why": ""}, CLAIM["verdicts"][2]]},
+            "the check 'z', which does not",
+        ),
         ({"checks": {}}, "'0.checks' in .* must fit its schema"),
         ({"source": None}, "'0.source' in .* must be of type string, got None"),
     ],

@@ -164,7 +164,10 @@ def test_other_code_warns_and_names_the_files(recorded):
     [
         (lambda p: p.replace("experiments/demo/config.yaml", "lr: 0.1", "lr: 0.2"), "holds a run with other settings: lr"),
         (lambda p: p.replace(RECORDED, "loss,1", "loss,2"), "does not match its record"),
-        (lambda p: (p.folder / RECORDED).unlink(), "is missing: record it, or compute it here with --config recompute=demo/decay"),
+        (
+            lambda p: (p.folder / RECORDED).unlink(),
+            "is missing: record it, or compute it here with --config recompute=demo/decay",
+        ),
     ],
 )
 def test_a_record_that_cannot_stand_is_refused(recorded, spoil, message):

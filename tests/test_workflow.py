@@ -8,8 +8,9 @@ import subprocess
 import time
 
 import pytest
-from conftest import ROOT, Project
+from conftest import ROOT, Project, demo
 
+pytestmark = pytest.mark.xdist_group("workflow")
 README = "<!-- claims:begin -->\n<!-- claims:end -->\n![Losses](report/readme/demo-losses.svg)\n"
 
 # Lints that do not apply, each with its reason.
@@ -38,7 +39,7 @@ def planned(project, *words) -> set[str]:
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """A project that was built once."""
-    project = Project(tmp_path_factory.mktemp("built"))
+    project = demo(tmp_path_factory.mktemp("built"))
     project.write("README.md", README)
     project.snakemake()
     return project
@@ -135,7 +136,10 @@ def test_after_a_kill_the_next_run_recovers(project):
     project.write("README.md", README)
     project.replace("experiments/demo/config.yaml", "pause: 0.0", "pause: 2.0")
     killed = subprocess.Popen(
-        **project.command("snakemake", "--cores", "2"), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        **project.command("snakemake", "--cores", "2"),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     lock = project.folder / "results/raw/demo/.slow.csv.lock"
     deadline = time.monotonic() + 120

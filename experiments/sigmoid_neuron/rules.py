@@ -139,18 +139,16 @@ def descend(neuron: Neuron, d, theta: np.ndarray, lr, steps: int, betas, eps: fl
     return np.stack(path)
 
 
-def minimum(neuron: Neuron, starts: np.ndarray, steps: int = 500) -> np.ndarray:
-    """The lowest theta (2,) that Newton's method reaches from `starts` (C, 2). Each step solves with |H| (absolute eigenvalues, at least
-    1e-8), is at most 1 long, and is halved until the loss does not rise."""
+def minimum(neuron: Neuron, starts: np.ndarray, steps: int = 100) -> np.ndarray:
+    """The lowest theta (2,) that Newton's method reaches from `starts` (C, 2). Each step solves with |H| (absolute eigenvalues, at
+    least 1e-8), is at most 1 long, and is halved until the loss does not rise."""
     theta = np.array(starts, dtype=float)
     for _ in range(steps):
         values, vectors = np.linalg.eigh(neuron.hessian(theta))
-        inside = np.einsum("cij,ci->cj", vectors, neuron.gradient(theta)) / np.maximum(np.abs(values), 1e-8)
-        step = np.einsum("cij,cj->ci", vectors, inside)
+        along = np.einsum("cij,ci->cj", vectors, neuron.gradient(theta)) / np.maximum(np.abs(values), 1e-8)
+        step = np.einsum("cij,cj->ci", vectors, along)
         step /= np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1)
-        for _ in range(40):
-            worse = neuron.value(theta - step) > neuron.value(theta)
-            step[worse] /= 2
-        step[neuron.value(theta - step) > neuron.value(theta)] = 0
+        while (rises := neuron.value(theta - step) > neuron.value(theta)).any():
+            step[rises] /= 2
         theta = theta - step
     return theta[np.argmin(neuron.value(theta))]

@@ -1,0 +1,79 @@
+"""What the repository says about itself is true: environment, formatting, README."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from secondlook.study.experiment import experiments
+
+ROOT = Path(__file__).parents[1]
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def test_the_lock_pins_every_version_and_names_no_address():
+    lines = [line for line in LOCK.splitlines() if line and not line.startswith("#")]
+    assert all(re.match(r"[a-z0-9-]+==[^ ]+( ;|$)", line) for line in lines) and "://" not in LOCK
+
+
+def test_torch_and_torchvision_are_the_pair_that_imports():
+    assert "torch==2.15.0\ntorchvision==0.29.2\n" in LOCK
+
+
+def test_conda_installs_the_same_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["dependencies"][-1] == {"pip": ["--requirement requirements.lock", "--editable ."]}
+
+
+def test_every_declared_dependency_is_in_the_lock():
+    text = (ROOT / "pyproject.toml").read_text().split("dependencies = ", 1)[1].split("[project.scripts]")[0]
+    names = {re.split(r"[>=]", name)[0].lower() for name in re.findall(r'"([A-Za-z][\w>=.-]*)"', text)}
+    assert len(names) > 15
+    assert [name for name in names if not re.search(rf"^{re.escape(name)}==", LOCK, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["ruff", "check"], ["ruff", "format", "--check"], ["snakefmt", "--check", "Snakefile", "workflow"]],
+    ids=" ".join,
+)
+def test_formatting(words):
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_experiment_is_a_folder_with_all_its_parts():
+    for experiment in experiments(ROOT):
+        for name in ("config.yaml", "experiment.py", "measures.py", "figures.py", "claims.yaml", "section.md"):
+            assert (experiment.folder / name).is_file(), f"{experiment.name} lacks {name}"
+        shown = re.findall(rf"\(figures/{experiment.name}/(\w+)\.pdf\)", (experiment.folder / "section.md").read_text())
+        assert set(shown) <= set(experiment.figures)
+
+
+def test_every_number_of_a_config_has_its_reason_beside_it():
+    for experiment in experiments(ROOT):
+        for line in (experiment.folder / "config.yaml").read_text().splitlines():
+            if re.match(r"\s+\w+: [\[\d.-]", line) and "smoke" not in line:
+                assert "#" in line or line in _smoke(experiment), f"{experiment.name}: {line.strip()}"
+
+
+def _smoke(experiment) -> str:
+    return (experiment.folder / "config.yaml").read_text().partition("\nsmoke:")[2]
+
+
+def test_figures_say_what_they_show_and_need():
+    for experiment in experiments(ROOT):
+        for name, text in experiment.figures.items():
+            assert "Shows:" in text and "Requires:" in text, f"{experiment.name}/{name}"
+
+
+def test_nothing_names_this_machine():
+    """Paths of a home or working folder, and addresses in locks, do not belong in the repository."""
+    files = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True).stdout
+    for name in filter(None, files.split("\0")):
+        path = ROOT / name
+        if path.is_file() and path.suffix not in {".gif", ".png", ".svg"}:
+            assert not re.search(r"(?<![\w.])/(home|root|Users)/\w", path.read_text()), name

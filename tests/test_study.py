@@ -1,0 +1,79 @@
+"""The study itself: the whole workflow at smoke scale, the same by verbs alone, and the verdicts at paper scale."""
+
+import hashlib
+import json
+import time
+
+import pytest
+from conftest import ROOT, Project
+
+from secondlook.study.claims import markdown_table
+from secondlook.study.experiment import experiments
+from secondlook.study.files import read_yaml
+
+pytestmark = pytest.mark.xdist_group("study")
+FOLDERS = [experiment.folder for experiment in experiments(ROOT)]
+TABLES = ("raw/**/*.csv", "summary/*.json", "claims.json", "figures/**/*.*")
+
+
+def digests(folder) -> dict[str, str]:
+    """Name and sha256 of every table, number, verdict and figure."""
+    files = sorted(path for pattern in TABLES for path in folder.glob(pattern) if not path.name.startswith("."))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Project:
+    """The study at smoke scale, by Snakemake."""
+    project = Project(tmp_path_factory.mktemp("smoke"), FOLDERS)
+    start = time.perf_counter()
+    project.snakemake("--config", "scale=smoke")
+    assert time.perf_counter() - start < 120
+    return project
+
+
+def test_the_smoke_scale_workflow_builds_everything(smoke):
+    results = smoke.folder / "results" / "smoke"
+    assert (results / "report/report.pdf").read_bytes().startswith(b"%PDF")
+    claims = json.loads((results / "claims.json").read_text())
+    assert {"A1", "A6", "B1", "B3"} <= {claim["id"] for claim in claims}
+    fields = {"id", "statement", "source", "target", "measured", "interval", "n", "verdict", "why", "figure"}
+    assert all(fields <= claim.keys() for claim in claims)
+
+
+def build(project: Project, scale: str, verbs=("summarise", "figure")) -> None:
+    """Everything up to the verdicts by verbs alone. Recorded stages hold measured times, which no second run repeats: their
+    raw tables must be there already."""
+    timed = read_yaml(ROOT / "config" / "config.yaml")["recorded"]
+    for experiment in experiments(project.folder):
+        for case in experiment.cases:
+            if f"{experiment.name}/{case}" not in timed:
+                project.secondlook("run", experiment.name, "--case", case, "--scale", scale)
+        for verb in verbs:
+            project.secondlook(verb, experiment.name, "--scale", scale)
+    project.secondlook("claims", "--scale", scale)
+
+
+def test_verbs_alone_give_the_same_bytes(smoke, tmp_path):
+    """Without Snakemake, in another folder: the same tables, numbers, verdicts and figures."""
+    project = Project(tmp_path, FOLDERS)
+    theirs = smoke.folder / "results/smoke"
+    for stage in read_yaml(ROOT / "config" / "config.yaml")["recorded"]:
+        for kind in ("csv", "json"):
+            copy = tmp_path / f"results/smoke/raw/{stage}.{kind}"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((theirs / f"raw/{stage}.{kind}").read_bytes())
+    build(project, "smoke")
+    assert digests(tmp_path / "results/smoke") == digests(theirs)
+
+
+def test_the_readme_shows_the_verdicts_of_the_paper_scale(tmp_path):
+    project = Project(tmp_path, FOLDERS)
+    for stage in read_yaml(ROOT / "config" / "config.yaml")["recorded"]:
+        source = ROOT / "results" / "recorded" / stage
+        for kind in ("csv", "json"):
+            project.write(f"results/recorded/{stage}.{kind}", source.with_suffix(f".{kind}").read_text())
+        project.secondlook("import", *stage.split("/")[:1], "--case", stage.split("/")[1])
+    build(project, "paper", verbs=("summarise",))
+    table = markdown_table(json.loads((tmp_path / "results/claims.json").read_text()))
+    assert table in (ROOT / "README.md").read_text(), "README.md is not today's: run `make`, which writes its table"
