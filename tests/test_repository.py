@@ -77,3 +77,17 @@ def test_nothing_names_this_machine():
         path = ROOT / name
         if path.is_file() and path.suffix not in {".gif", ".png", ".svg"}:
             assert not re.search(r"(?<![\w.])/(home|root|Users)/\w", path.read_text()), name
+
+
+def test_the_readmes_loop_trains():
+    """The Python in README.md runs as it stands, on a small regression."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 3, generator=generator)
+    y = x @ torch.tensor([[1.0], [-2.0], [0.5]])
+    model, criterion = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+    before = criterion(model(x), y).item()
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(code, {"model": model, "criterion": criterion, "batches": [(x, y)] * 100})
+    assert criterion(model(x), y).item() < before / 10
