@@ -19,13 +19,11 @@ def nodes(tensors: Iterable[Tensor | None]) -> int:
     return len(seen)
 
 
-_FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-
-
 class _Mallinfo(ctypes.Structure):
     """The C library's `struct mallinfo2`, see mallinfo(3)."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]
+    names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
 
 
 def heap() -> float:

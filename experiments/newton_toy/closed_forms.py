@@ -34,7 +34,8 @@ def steps_to_reduce(reduction: float, eigenvalues: Tensor, c: Tensor, lr: float)
 
 
 def bound(reduction: float, condition: float) -> int:
-    """Steps within which lr = 2/(L + mu) reduces the loss from every start: ((condition - 1)/(condition + 1))^(2t) <= reduction."""
+    """Steps within which lr = 2/(L + mu) reduces the loss from every start: the first t for which
+    ((condition - 1) / (condition + 1))^(2t) <= reduction."""
     rate = (condition - 1) / (condition + 1)
     return 1 if rate == 0 else math.ceil(math.log(reduction) / (2 * math.log(rate)))
 

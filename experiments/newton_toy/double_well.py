@@ -16,12 +16,13 @@ Source: Dauphin et al. (2014) for the absolute value; Nocedal and Wright (2006),
 for the subproblem (also Conn, Gould and Toint (2000), chapter 7). Deviations: none.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-SADDLE = np.array([0.0, 0.0])
-MINIMA = np.array([[-1.0, 0.0], [1.0, 0.0]])
+SADDLE = (0.0, 0.0)
+MINIMA = ((-1.0, 0.0), (1.0, 0.0))
 
 Stepper = Callable[[np.ndarray], np.ndarray]  # theta (2,) -> next theta (2,)
 
@@ -68,21 +69,21 @@ def subproblem(g: np.ndarray, H: np.ndarray, radius: float) -> np.ndarray:
 
     p(mu) = -(H + mu I)^-1 g with the smallest mu >= max(0, -lambda_min) that gives |p| <= radius. The first mu below gives
     |p| >= radius or is the answer; from there Newton's iteration on 1/|p(mu)| = 1/radius rises to the root. If g has no part
-    along the lowest eigenvector (the hard case), p(-lambda_min) may be too short: then walk along that vector to the edge.
+    along the lowest eigenvector, or next to none (the hard case), no mu leads to the edge: then walk there along that vector.
     """
     eigenvalues, q = np.linalg.eigh(H)
     gamma = q.T @ g
-    mu = max(0.0, abs(gamma[0]) / radius - eigenvalues[0])
-    while True:
+    mu, last = max(0.0, abs(gamma[0]) / radius - eigenvalues[0]), -1.0
+    while mu > last:
         shifted = eigenvalues + mu
-        p = np.divide(-gamma, shifted, out=np.zeros_like(gamma), where=shifted > 0)
+        inverse = np.divide(1, shifted, out=np.zeros_like(shifted), where=shifted > 0)
+        p = -inverse * gamma
         length = np.linalg.norm(p)
-        if length <= radius * (1 + 1e-12):
-            break
-        slope = np.sum(np.divide(p**2, shifted, out=np.zeros_like(p), where=shifted > 0))  # -d(|p|^2 / 2) / d mu
-        mu += length**2 / slope * (length - radius) / radius
-    if shifted[0] <= 0:
-        p[0] = np.sqrt(max(0.0, radius**2 - length**2))
+        last = mu
+        if length > radius * (1 + 1e-12):
+            mu += length**2 / (inverse @ p**2) * (length / radius - 1)
+    if mu > 0 and abs(length / radius - 1) > 1e-9:
+        p[0] = math.copysign(math.sqrt(max(0.0, radius**2 - p[1:] @ p[1:])), p[0])
     return q @ p
 
 

@@ -9,7 +9,8 @@ and yield one Step before each update and one after the last, so that item t hol
 
 Source: hessian-network-learning, "Example Codes".
 Deviations: the loops draw from a generator of their own, with the same numbers as `torch.manual_seed`; the Hessian has a
-fresh buffer each step; when a loop ends, its gradients are dropped, or the cycles that it builds would never be freed.
+fresh buffer each step; `by_autograd` leaves out the target's Hessian, which the document computes and drops; when a loop
+ends, its gradients are dropped, or the cycles that it builds would never be freed.
 """
 
 import warnings
@@ -23,7 +24,8 @@ from torch.nn.functional import mse_loss
 
 
 class Step(NamedTuple):
-    """`loss`: scalar. `H`: (n, n), None where the method has none. `path`: every theta so far, (size, size) each."""
+    """`loss`: scalar. `H`: (n, n), None where the method has none. `path`: the thetas that the loop holds on to, (size, size)
+    each, the present one last."""
 
     loss: Tensor
     H: Tensor | None
@@ -77,18 +79,20 @@ def row_by_row(theta: Tensor, target: Tensor, lr: float, steps: int) -> Iterator
 def by_autograd(theta: Tensor, target: Tensor, lr: float, steps: int) -> Iterator[Step]:
     """The document's Newton loop through `torch.autograd.functional.hessian`."""
     n = theta.numel()
-    return _keeping_history(theta, target, lr, steps, lambda g, theta: hessian(mse_loss, (theta, target))[0][0].view(n, n))
+
+    def find_hessian(g, theta):
+        return hessian(lambda at: mse_loss(at, target), theta).view(n, n)  # (size, size, size, size) -> (n, n)
+
+    return _keeping_history(theta, target, lr, steps, find_hessian)
 
 
 def by_func(theta: Tensor, target: Tensor, lr: float, steps: int) -> Iterator[Step]:
     """Newton through `torch.func`, which leaves no graph behind."""
     n = theta.numel()
-    path = []
+    gradient = torch.func.grad(mse_loss)
     for _ in range(steps + 1):
-        loss, g = mse_loss(theta, target), torch.func.grad(mse_loss)(theta, target).flatten()
-        H = torch.func.hessian(mse_loss)(theta, target).reshape(n, n)
-        path.append(theta)
-        yield Step(loss, H, path)
+        g, H = gradient(theta, target).flatten(), torch.func.jacrev(gradient)(theta, target).reshape(n, n)
+        yield Step(mse_loss(theta, target), H, [theta])
         theta = (theta.view(-1) - lr * (torch.inverse(H) @ g)).view(theta.shape)
 
 

@@ -1,6 +1,7 @@
 """What a path and its losses say: when the loss stabilises, when a target is reached, how long the way was.
 
-All take arrays with the epoch first, (epochs + 1, C) or (epochs + 1, C, 2), and return (C,). A run that never gets there has epoch inf.
+All take arrays with the epoch first, (epochs + 1, C) or (epochs + 1, C, 2), and return (C,). A run that never gets there has
+epoch inf.
 """
 
 import numpy as np

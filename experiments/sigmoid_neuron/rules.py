@@ -13,8 +13,8 @@ Adam and AdaHessian are one rule. They differ in the quantity d whose square is 
     AdaHessian  d = diag(H)         Yao et al. 2021, Algorithm 1 (arXiv 2006.00719), or Hutchinson's z * (H z) in its place
 
 Shapes: C cells (learning rates and starts), N data points; theta, g (C, 2); H (C, 2, 2). All in float64.
-Deviations: the paper averages |D| over a block of parameters (Eq. 10). w and b are a block each, so that is left out; `averaged`
-has it for the check that this changes nothing.
+Deviations: the paper averages D over blocks of a tensor (Eq. 10). w and b are tensors of one number each, so that is left out;
+`averaged` has it, for the check that it changes nothing.
 """
 
 from collections.abc import Callable
@@ -140,8 +140,11 @@ def descend(neuron: Neuron, d, theta: np.ndarray, lr, steps: int, betas, eps: fl
 
 
 def minimum(neuron: Neuron, starts: np.ndarray, steps: int = 100) -> np.ndarray:
-    """The lowest theta (2,) that Newton's method reaches from `starts` (C, 2). Each step solves with |H| (absolute eigenvalues, at
-    least 1e-8), is at most 1 long, and is halved until the loss does not rise."""
+    """The lowest theta (2,) that Newton's method reaches from `starts` (C, 2).
+
+    Each step solves with |H| (absolute eigenvalues, at least 1e-8), is at most 1 long, and is halved until the loss does not
+    rise.
+    """
     theta = np.array(starts, dtype=float)
     for _ in range(steps):
         values, vectors = np.linalg.eigh(neuron.hessian(theta))

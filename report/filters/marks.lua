@@ -1,5 +1,5 @@
--- What each format needs beyond Pandoc's own: verdict words in their colours, remarks, line breaks in table cells,
--- animations, and the place of the bibliography.
+-- What each format needs beyond Pandoc's own: verdict words in their colours, remarks, powers of ten, line breaks in table
+-- cells, long tables, animations, and the place of the bibliography.
 
 -- Dark enough for text on white, apart from one another for every common colour vision; the word itself says it in print.
 local COLOUR = {
@@ -37,6 +37,23 @@ function Span(span)
   end
 end
 
+-- Computed numbers write powers as 10⁻⁴, which fonts set too small or not at all.
+local RAISED = { ["⁻"] = "−", ["⁰"] = "0", ["¹"] = "1", ["²"] = "2", ["³"] = "3", ["⁴"] = "4", ["⁵"] = "5", ["⁶"] = "6", ["⁷"] = "7", ["⁸"] = "8", ["⁹"] = "9" }
+
+function Str(element)
+  local out, run = pandoc.List(), { text = "" }
+  for _, code in utf8.codes(element.text) do
+    local character = utf8.char(code)
+    local raised = RAISED[character] ~= nil
+    if raised ~= run.raised then
+      run = { text = "", raised = raised }
+      out:insert(run)
+    end
+    run.text = run.text .. (RAISED[character] or character)
+  end
+  return out:map(function(part) return part.raised and pandoc.Superscript(part.text) or pandoc.Str(part.text) end)
+end
+
 -- <br>, the only way to break a line in a cell of a Markdown table.
 function RawInline(element)
   return element.format == "html" and element.text:match("^<br */?>$") and pandoc.LineBreak() or nil
@@ -57,7 +74,29 @@ function Figure(figure)
   if not moves then
     return figure
   end
-  return FORMAT == "html5" and pandoc.Div(figure.content .. figure.caption.long, { class = "animation" }) or {}
+  local caption = pandoc.Inlines({ pandoc.Strong("Animation."), pandoc.Space() })
+  caption:extend(pandoc.utils.blocks_to_inlines(figure.caption.long))
+  return FORMAT == "html5" and pandoc.Div(figure.content .. { pandoc.Para(caption) }, { class = "animation" }) or {}
+end
+
+-- Typst does not know by itself which tables may break across pages.
+local LONG = 1500 -- characters: half a page
+
+function Table(tbl)
+  if FORMAT == "typst" and #pandoc.utils.stringify(tbl) > LONG then
+    return { pandoc.RawBlock("typst", "#long["), tbl, pandoc.RawBlock("typst", "]") }
+  end
+end
+
+-- Only LaTeX knows what to do with \Bigl( and with the bars of |H|.
+function Math(math)
+  if FORMAT ~= "latex" then
+    math.text = math.text
+      :gsub("\\[Bb]igg?l%f[%A]", "\\left")
+      :gsub("\\[Bb]igg?r%f[%A]", "\\right")
+      :gsub("|(\\?%a+)|", "\\left|%1\\right|")
+    return math
+  end
 end
 
 function Div(div)

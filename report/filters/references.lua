@@ -88,7 +88,7 @@ local function reference(label)
   elseif FORMAT == "latex" then
     return raw("\\hyperref[" .. label .. "]{" .. WORD[kind(label)] .. "~\\ref*{" .. label .. "}}")
   end
-  return pandoc.Link(WORD[kind(label)] .. "\u{a0}" .. number[label], "#" .. label)
+  return pandoc.Link(WORD[kind(label)] .. " " .. number[label], "#" .. label, "", { class = "reference" })
 end
 
 local function cite(element)

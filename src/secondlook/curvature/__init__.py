@@ -1,0 +1,9 @@
+"""Curvature: Hessian-vector products, and what can be estimated from them. One estimator a file.
+
+from secondlook.curvature import Exact, Hutchinson
+"""
+
+from secondlook.curvature.exact import Exact
+from secondlook.curvature.hutchinson import Hutchinson
+
+__all__ = ["Exact", "Hutchinson"]

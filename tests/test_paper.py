@@ -1,0 +1,286 @@
+"""The paper is built from results alone: complete, self-contained, the same bytes each time, or one line that says why not."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import pytest
+
+from secondlook.errors import Mistake
+from secondlook.reporting import paper, readme, style
+from secondlook.study.experiment import Experiment
+from secondlook.study.files import to_json
+from secondlook.study.measures import Summary, to_plain
+from secondlook.study.records import provenance
+from secondlook.study.statistics import Estimate
+
+PROJECT = Path(__file__).parents[1]
+
+PAPER = """---
+title: A paper
+author: Its author
+abstract: |
+  Found: << tally >>. << claim("A1").why >>
+---
+
+# Verdicts
+
+<% for c in claims %>
+[<< c.id >>]{#claim:<< c.id >>} << c.statement >> << c.measured >> << verdict(c.id) >>
+<% endfor %>
+
+<% for section in sections %>
+<< section >>
+<% endfor %>
+
+# References {-}
+
+::: {#refs}
+:::
+
+# Provenance {#sec:provenance .unnumbered}
+
+<< table(stages) >>
+
+: Stages. {#tbl:stages}
+
+<< table(machines) >>
+
+: Machines. {#tbl:machines}
+"""
+
+SECTION = r"""# Toy {#sec:toy}
+
+The loss is << loss.end | number(3) >> after << loss.start | interval >>, claim << claim("A1") >> is << verdict("A1") >> [@yao2021adahessian].
+See @fig:toy, [@tbl:toy; @eq:toy], @sec:detail and @sec:provenance.
+
+$$ \theta_{t+1} = \theta_t - H^{-1} g_t $$ {#eq:toy}
+
+![A line.](figures/toy/line.pdf){#fig:toy}
+
+<< table(tables.losses) >>
+
+: Losses. {#tbl:toy}
+
+## Detail {#sec:detail}
+
+Done.
+"""
+
+CLAIM = {
+    "id": "A1",
+    "experiment": "toy",
+    "statement": "A loss of 0.1 * | [not a link] $x$ <b>",
+    "source": "a document",
+    "target": "0.1",
+    "measured": 0.125,
+    "interval": [0.12, 0.13],
+    "n": 20,
+    "verdict": "not reproduced",
+    "why": "It is 0.125.",
+}
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    """A figure as the bytes of its two files."""
+    with TemporaryDirectory() as folder:
+        paths = {ending: Path(folder) / f"line.{ending}" for ending in ("pdf", "svg")}
+        style.apply()
+        figure, ax = style.axes(height=1)
+        ax.plot([0, 1])
+        for path in paths.values():
+            style.save(figure, path)
+        style.plt.close(figure)
+        return {ending: path.read_bytes() for ending, path in paths.items()}
+
+
+@pytest.fixture
+def project(tmp_path, drawing):
+    """A project of one experiment with its results, and the real templates."""
+    for name in ("templates", "filters", "references.bib"):
+        (tmp_path / "report").mkdir(exist_ok=True)
+        (tmp_path / "report" / name).symlink_to(PROJECT / "report" / name)
+    results = tmp_path / "results"
+    losses = pd.DataFrame({"epoch": [0, 40], "loss": [0.125, 2.6e-7], "note": ["start", "*end*"]})
+    summary = Summary({"loss": {"start": Estimate(0.125, 0.12, 0.13, 20), "end": Estimate(2.6e-7)}}, {"losses": losses})
+    files = {
+        "report/paper.md": PAPER,
+        "experiments/toy/config.yaml": "title: Toy\ncases: {only: {seeds: {first: 0, count: 20}}}\n",
+        "experiments/toy/experiment.py": "",
+        "experiments/toy/section.md": SECTION,
+        "results/claims.json": to_json([CLAIM]),
+        "results/summary/toy.json": to_json(to_plain(summary)),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    experiment = Experiment(tmp_path, "toy")
+    record = provenance(experiment, experiment.setting("only"), 1.25, commit="0123456789abcdef") | {"rows": 1640}
+    (results / "raw" / "toy").mkdir(parents=True)
+    (results / "raw" / "toy" / "only.json").write_text(to_json(record))
+    (results / "figures" / "toy").mkdir(parents=True)
+    for ending, data in drawing.items():
+        (results / "figures" / "toy" / f"line.{ending}").write_bytes(data)
+    return tmp_path
+
+
+def build(project):
+    return paper.build(project, project / "results", "paper")
+
+
+def change(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_the_paper_is_complete(project):
+    pdf, html, tex = build(project)
+    assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 10_000
+    html, tex = html.read_text(), tex.read_text()
+    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html[html.index("</style>") :]))
+    assert "The loss is 2.60×10−7 after 0.125 [0.120, 0.130], claim A1 is not reproduced [1]." in plain
+    assert "See Figure 1, Table 1 and Equation 1, Section 2.1 and Provenance." in plain
+    assert "Found: 1 not reproduced. It is 0.125." in plain
+    assert "A loss of 0.1 * | [not a link] $x$ &lt;b&gt; 0.1250 [0.1200, 0.1300]" in plain
+    assert "Table 1. Losses." in plain and "Figure 1. A line." in plain
+    assert "toy/only 0123456789 M1 0 to 19" in plain
+    assert "Zhewei Yao" in plain
+    for text in (html, tex):
+        assert not re.search(r"\?\?|@(fig|tbl|eq|sec):|<<|>>", text)
+    assert r"Figure~\ref*{fig:toy}" in tex and r"\begin{equation}\label{eq:toy}" in tex
+    assert r"\citep{yao2021adahessian}" in tex and r"\bibliography{references}" in tex
+
+
+def test_the_html_page_needs_no_other_file(project):
+    html = build(project)[1].read_text()
+    targets = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert targets and all(target.startswith(("#", "data:")) for target in targets)
+    labels = set(re.findall(r'id="([^"]*)"', html))
+    assert {target[1:] for target in targets if target.startswith("#")} <= labels
+
+
+def test_same_results_give_the_same_bytes(project):
+    first = [path.read_bytes() for path in build(project)]
+    assert [path.read_bytes() for path in build(project)] == first
+
+
+@pytest.mark.skipif(shutil.which("latexmk") is None, reason="latexmk is not installed")
+def test_latexmk_builds_the_folder(project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere") / "latex"
+    shutil.copytree(build(project)[2].parent, folder)
+    done = subprocess.run(["latexmk", "-pdf", "-interaction=nonstopmode"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not re.search(r"undefined|multiply defined", (folder / "report.log").read_text())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("@fig:toy", "@fig:tory", r"unknown key 'fig:tory' in the references of .*section\.md: did you mean 'fig:toy'"),
+        ("@yao2021adahessian", "@yao2012", r"unknown key 'yao2012' in the references of .*section\.md"),
+        ("loss.end", "loss.middle", r"section\.md: .*no attribute 'middle'"),
+        ("tables.losses", "tables.loss", r"section\.md: .*no attribute 'loss'"),
+        ('verdict("A1")', 'verdict("A2")', r"unknown key 'A2' in the claims that .*section\.md names: known are A1"),
+        ("{#sec:detail}", "{#sec:toy}", r"the label 'sec:toy' of .*section\.md is also in .*section\.md"),
+        ("line.pdf", "curve.pdf", r"curve\.\w+ is missing: run 'python -m secondlook figure toy' first"),
+        ("H^{-1} g_t", r"\nonsense{g_t", "pandoc cannot set the paper: .*WARNING"),
+    ],
+)
+def test_what_a_section_must_not_say(project, old, new, message):
+    change(project / "experiments" / "toy" / "section.md", old, new)
+    with pytest.raises(Mistake, match=message):
+        build(project)
+    assert not (project / "results" / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"), [("claims.json", "claims"), ("summary/toy.json", "summarise toy"), ("raw/toy/only.json", "run toy")]
+)
+def test_what_is_missing_is_named(project, name, verb):
+    (project / "results" / name).unlink()
+    with pytest.raises(Mistake, match=rf"{name} is missing: run 'python -m secondlook {verb} --scale smoke' first"):
+        paper.build(project, project / "results", "smoke")
+
+
+@pytest.mark.parametrize("name", ["claims.json", "summary/toy.json", "raw/toy/only.json"])
+def test_what_is_damaged_is_named(project, name):
+    (project / "results" / name).write_text("[1]")
+    with pytest.raises(Mistake, match=rf"{name} is damaged: make it again"):
+        build(project)
+
+
+def test_an_experiment_without_verdicts_is_noticed(project):
+    shutil.copytree(project / "experiments" / "toy", project / "experiments" / "toy_two")
+    with pytest.raises(Mistake, match="claims.json is not of today's experiments"):
+        build(project)
+
+
+def test_a_fault_of_typst_is_one_line(project):
+    change(project / "experiments" / "toy" / "section.md", "Done.", "`#nonsense`{=typst}")
+    with pytest.raises(Mistake, match="typst cannot set the paper: unknown variable: nonsense"):
+        build(project)
+
+
+def test_changed_sources_are_flagged(project):
+    (project / "experiments" / "toy" / "experiment.py").write_text("changed = True\n")
+    assert "toy/only†" in build(project)[1].read_text()
+
+
+def test_tables_wrap_their_longest_columns_only():
+    frame = pd.DataFrame({"n": [1, 20], "share": [0.5, None], "note": ["a|b", "word " * 40]})
+    header, rule, first, _ = paper.table(frame).splitlines()
+    assert header == "| n | share | note |"
+    assert first == r"| 1 | 0.500 | a\|b |"
+    assert re.fullmatch(r"\| -+: \| -+: \| :-+ \|", rule) and rule.count("-") == paper.LONGEST_LINE
+
+
+def test_the_references_of_the_real_paper_resolve():
+    sections = sorted(PROJECT.glob("experiments/*/section.md"))
+    texts = {path: path.read_text() for path in [PROJECT / "report" / "paper.md", *sections]}
+    paper.check_references(texts, PROJECT / "report" / "references.bib")
+
+
+README = """# Title
+
+![Losses](report/readme/toy-line.svg)
+
+<!-- claims:begin -->
+old
+<!-- claims:end -->
+
+The end.
+"""
+
+
+def test_the_readme_is_renewed(project):
+    path = project / "README.md"
+    path.write_text(README)
+    assert readme.update(project, project / "results") == f"{path}: 1 verdicts, 1 figures"
+    text = path.read_text()
+    assert "| A1 |" in text and "**not reproduced**" in text and "old" not in text
+    assert text.startswith("# Title") and text.endswith("The end.\n")
+    shown = project / "report" / "readme" / "toy-line.svg"
+    assert shown.read_bytes() == (project / "results" / "figures" / "toy" / "line.svg").read_bytes()
+    readme.update(project, project / "results")
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<!-- claims:begin -->", "", r"README\.md lacks the line '<!-- claims:begin -->'"),
+        ("<!-- claims:end -->", "", r"README\.md lacks the line '<!-- claims:end -->'"),
+        ("toy-line", "toy-curve", r"curve\.svg is missing: run 'python -m secondlook figure toy curve' first"),
+    ],
+)
+def test_what_a_readme_must_hold(project, old, new, message):
+    path = project / "README.md"
+    path.write_text(README.replace(old, new))
+    before = path.read_text()
+    with pytest.raises(Mistake, match=message):
+        readme.update(project, project / "results")
+    assert path.read_text() == before
