@@ -233,7 +233,7 @@ def test_changed_sources_are_flagged(project):
 def test_tables_wrap_their_longest_columns_only():
     frame = pd.DataFrame({"n": [1, 20], "share": [0.5, None], "note": ["a|b", "word " * 40]})
     header, rule, first, _ = paper.table(frame).splitlines()
-    assert header == "| n | share | note |"
+    assert header.split() == ["|", "n", "|", "share", "|", "note", "|"]
     assert first == r"| 1 | 0.500 | a\|b |"
     assert re.fullmatch(r"\| -+: \| -+: \| :-+ \|", rule) and rule.count("-") == paper.LONGEST_LINE
 

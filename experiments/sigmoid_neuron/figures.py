@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from secondlook.reporting import style
 from secondlook.study.statistics import Estimate
 
-from . import measures
-from .measures import STATED
+from . import cells, measures
+from .cells import STATED
 
 METHODS = ("AdaHessian", "Adam")
 HALO = [effects.withStroke(linewidth=2.0, foreground="white")]
@@ -176,6 +176,9 @@ def descent(rows: pd.DataFrame) -> Animation:
     last = runs["Adam"].index[-1]
     curve.set(xlabel="epoch", xlim=(0, last), ylim=(1e-5, 1), title="loss")
     curve.legend(loc="lower left")
+    plan.set_title("epoch 0")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not for every frame
 
     def draw(frame: int):
         epoch = round(frame * last / (FRAMES - 1))
@@ -194,7 +197,7 @@ def stabilisation(rows: pd.DataFrame) -> Figure:
     with the article's epochs. Requires: cases windows, grid and probes, metric stabilised."""
     figure, (one, all_) = style.axes(1, 2, height=2.5)
     for method, stated in STATED.items():
-        colour, curve = style.COLOUR[method], measures._window(rows, method).stabilised
+        colour, curve = style.COLOUR[method], cells.window(rows, method).stabilised
         one.semilogx(curve, color=colour)
         rate = (curve - stated).abs().idxmin()
         one.plot(rate, stated, "o", color=colour, markeredgecolor="white", zorder=4)
@@ -211,7 +214,7 @@ def stabilisation(rows: pd.DataFrame) -> Figure:
     one.set(
         xlabel="learning rate", ylabel="epoch of stabilisation", title="the ancestor's set-up", xlim=(0.003, 0.4), ylim=(0, 205)
     )
-    runs = measures._runs(rows)
+    runs = cells.runs(rows)
     bins = np.arange(0, 201, 10)
     for rule, label, line in (("Adam", "Adam", "-"), ("exact", "AdaHessian", "-"), ("probes", "AdaHessian, one probe", ":")):
         epochs = runs[runs.rule == rule].stabilised
@@ -252,9 +255,7 @@ def _shares(curve: pd.DataFrame, found: dict[str, Estimate], label: str) -> Figu
 
 def faster(rows: pd.DataFrame) -> Figure:
     """Shows: share of cells in which AdaHessian arrives first. Requires: cases grid and probes, metric arrived."""
-    return _shares(
-        measures._by_rate(measures._speed(measures._at_equal_rate(rows))), measures.faster(rows), "AdaHessian arrives first"
-    )
+    return _shares(cells.by_rate(cells.speed(cells.at_equal_rate(rows))), measures.faster(rows), "AdaHessian arrives first")
 
 
 def directness(rows: pd.DataFrame) -> Figure:
@@ -263,7 +264,7 @@ def directness(rows: pd.DataFrame) -> Figure:
     Requires: cases grid and probes, metrics arrived and detour.
     """
     return _shares(
-        measures._by_rate(measures._directness(measures._at_equal_rate(rows))),
+        cells.by_rate(cells.directness(cells.at_equal_rate(rows))),
         measures.more_direct(rows),
         "AdaHessian is more direct",
     )

@@ -1,9 +1,6 @@
 """The sigmoid neuron in numbers: which rates give the article's epochs, and how often AdaHessian is faster or more direct.
 
-A run is a rule (Adam, AdaHessian with the exact diagonal, AdaHessian with probes) on a setting (data set x loss x start) at a
-learning rate. A cell sets one of AdaHessian's runs beside one of Adam's on the same setting; both estimators have equal weight.
-Intervals are taken over groups of data set x start. Losses are no further trials: on two points SSE/2 and MSE are the same
-function, and elsewhere they differ by a factor to which both optimisers are blind but for eps.
+What a run, a cell and a group are is said in cells.py.
 """
 
 import numpy as np
@@ -12,87 +9,25 @@ import pandas as pd
 from secondlook.study.statistics import Estimate, clustered_share
 from secondlook.study.text import number
 
-STATED = {"AdaHessian": 150, "Adam": 175}  # epochs of the article
+from . import cells
+from .cells import SETTING, STATED, TUNING_SEED
+
 NEAR = 10  # epochs around them that count as the same, over the grid
 WINDOW = 2  # the same, for the windows of learning rates
 SAME_LOSS = 0.01  # final losses are equal within this share of the way from the first loss to the minimum
-SAME_DETOUR = 1e-6  # detours closer than this (relative) are a tie: on one point both paths are straight up to rounding
-TUNING_SEED = 0  # of the probes: chooses each setting's best learning rate, and is not reported
 STEP_COST = 3  # gradients that a step with a Hessian-vector product is worth: one, and twice its matrix products for H z
 BARELY = 0.1  # a run barely moves where it has gone less than this share of the way from the first loss to the minimum
-LEAST_GROUPS = 6  # a share at one learning rate is shown where this many groups have a cell to judge
-SETTING = ["data", "loss", "start"]
-
-
-def _runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a run: rule, seed, group, setting, lr and its metrics as columns."""
-    rows = rows[rows.case.isin(["grid", "probes"])]
-    runs = rows.pivot(index=["case", "method", "seed", *SETTING, "lr"], columns="metric", values="value").reset_index()
-    rule = np.select([runs.method == "Adam", runs.case == "grid"], ["Adam", "exact"], "probes")
-    return runs.assign(rule=rule, group=runs.data + " from " + runs.start.astype(str)).drop(columns=["case", "method"])
-
-
-def _best(runs: pd.DataFrame, epochs: str = "arrived") -> pd.DataFrame:
-    """Each rule's runs at its own best learning rate in each setting: the one that arrives first, the lowest in a tie."""
-    tuning = runs[runs.seed == TUNING_SEED].sort_values([epochs, "lr"])
-    chosen = tuning.groupby(["rule", *SETTING])[["lr"]].first().reset_index()
-    return runs.merge(chosen, on=["rule", *SETTING, "lr"])
-
-
-def _cells(runs: pd.DataFrame, on: list[str]) -> pd.DataFrame:
-    """AdaHessian's runs, each beside Adam's with the same `on`. The exact diagonal's count once for each reported seed."""
-    adam, exact = (runs[runs.rule == rule] for rule in ("Adam", "exact"))
-    probes = runs[(runs.rule == "probes") & (runs.seed != TUNING_SEED)]
-    both = pd.concat([exact] * probes.seed.nunique() + [probes])
-    return both.merge(adam.drop(columns=["rule", "seed", "group"]), on=on, suffixes=("", "_adam"))
-
-
-def _at_equal_rate(rows: pd.DataFrame) -> pd.DataFrame:
-    return _cells(_runs(rows), [*SETTING, "lr"])
-
-
-def _at_best_rate(rows: pd.DataFrame, epochs: str = "arrived") -> pd.DataFrame:
-    return _cells(_best(_runs(rows), epochs), SETTING)
-
-
-def _speed(cells: pd.DataFrame, epochs: str = "arrived") -> pd.DataFrame:
-    """Cells in which at least one of the two arrives, and which one is first."""
-    ours, adams = cells[epochs], cells[f"{epochs}_adam"]
-    return cells.assign(better=ours < adams, worse=ours > adams)[np.isfinite(ours) | np.isfinite(adams)]
-
-
-def _directness(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells in which both arrive, and whose detour is smaller."""
-    ours, adams = cells.detour, cells.detour_adam
-    judged = cells.assign(better=ours < adams * (1 - SAME_DETOUR), worse=ours > adams * (1 + SAME_DETOUR))
-    return judged[np.isfinite(cells.arrived) & np.isfinite(cells.arrived_adam)]
 
 
 def _shares(equal: pd.DataFrame, best: pd.DataFrame) -> dict[str, Estimate]:
     """Share of cells in which AdaHessian is better, in which it is worse, and in which it is better with each estimator."""
     found = {}
-    for at, cells in (("equal", equal), ("best", best)):
-        found[at] = clustered_share(cells.better, cells.group)
-        found[f"{at}_worse"] = clustered_share(cells.worse, cells.group)
-        for rule, part in cells.groupby("rule"):
+    for at, judged in (("equal", equal), ("best", best)):
+        found[at] = clustered_share(judged.better, judged.group)
+        found[f"{at}_worse"] = clustered_share(judged.worse, judged.group)
+        for rule, part in judged.groupby("rule"):
             found[f"{at}_{rule}"] = clustered_share(part.better, part.group)
     return found
-
-
-def _by_rate(cells: pd.DataFrame) -> pd.DataFrame:
-    """The share of cells in which AdaHessian is better at each learning rate, with its interval."""
-    found = []
-    for lr, part in cells.groupby("lr"):
-        if part.group.nunique() >= LEAST_GROUPS:
-            share = clustered_share(part.better, part.group)
-            found.append({"lr": lr, "share": share.value, "low": share.low, "high": share.high})
-    return pd.DataFrame(found)
-
-
-def _window(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Learning rates on the ancestor's set-up: epoch of stabilisation and loss left."""
-    chosen = rows[(rows.case == "windows") & (rows.method == method)]
-    return chosen.pivot(index="lr", columns="metric", values="value")
 
 
 def windows(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -100,7 +35,7 @@ def windows(rows: pd.DataFrame) -> dict[str, Estimate]:
     epoch, and what Adam does at AdaHessian's."""
     found, middles = {}, {}
     for method, stated in STATED.items():
-        curve, name = _window(rows, method), method.lower()
+        curve, name = cells.window(rows, method), method.lower()
         off = (curve.stabilised - stated).abs()
         inside = curve.index[off <= off.clip(lower=WINDOW).min()]
         middle = middles[method] = inside[len(inside) // 2]
@@ -112,7 +47,7 @@ def windows(rows: pd.DataFrame) -> dict[str, Estimate]:
             f"{name}_doubled": Estimate(curve.stabilised[middle] - doubled),
             f"{name}_left": Estimate(curve.left[middle]),
         }
-    found["adam_at_equal"] = Estimate(_window(rows, "Adam").stabilised[middles["AdaHessian"]])
+    found["adam_at_equal"] = Estimate(cells.window(rows, "Adam").stabilised[middles["AdaHessian"]])
     found["gap"] = Estimate(STATED["Adam"] - STATED["AdaHessian"])
     return found
 
@@ -121,12 +56,12 @@ def stabilisation(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Over the grid: share of pairs of learning rates that give both stated epochs, with equal final losses and without that
     demand; how often AdaHessian stabilises sooner at equal rates; and how many of Adam's runs that stabilise near its stated
     epoch have not arrived."""
-    runs = _runs(rows)
-    pairs = _cells(runs, SETTING)
+    runs = cells.runs(rows)
+    pairs = cells.pairs(runs, SETTING)
     epochs = pairs.stabilised.sub(STATED["AdaHessian"]).abs().le(NEAR)
     epochs &= pairs.stabilised_adam.sub(STATED["Adam"]).abs().le(NEAR)
     both = epochs & pairs.left.sub(pairs.left_adam).abs().le(SAME_LOSS)
-    equal = _at_equal_rate(rows)
+    equal = cells.at_equal_rate(rows)
     sooner = equal.stabilised < equal.stabilised_adam
     adam = runs[(runs.rule == "Adam") & (runs.stabilised - STATED["Adam"]).abs().le(NEAR)]
     return {
@@ -142,16 +77,16 @@ def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of cells in which AdaHessian arrives in fewer epochs than Adam, among those in which at least one arrives: at equal
     rates and at each one's own best; then for other targets, for the first touch in place of arrival, counting gradients in
     place of epochs, and for three ranges of equal rates."""
-    equal, best = _at_equal_rate(rows), _at_best_rate(rows)
-    found = _shares(_speed(equal), _speed(best))
+    equal, best = cells.at_equal_rate(rows), cells.at_best_rate(rows)
+    found = _shares(cells.speed(equal), cells.speed(best))
     for name, epochs in (("loose", "arrived_loosely"), ("tight", "arrived_tightly"), ("touch", "touched")):
-        for at, cells in (("equal", equal), ("best", _at_best_rate(rows, epochs))):
-            judged = _speed(cells, epochs)
+        for at, compared in (("equal", equal), ("best", cells.at_best_rate(rows, epochs))):
+            judged = cells.speed(compared, epochs)
             found[f"{at}_{name}"] = clustered_share(judged.better, judged.group)
-    costed = _speed(best.assign(arrived=best.arrived * STEP_COST))
+    costed = cells.speed(best.assign(arrived=best.arrived * STEP_COST))
     found["best_cost"] = clustered_share(costed.better, costed.group)
     found["gradients_a_step"] = Estimate(STEP_COST)
-    judged = _speed(equal)
+    judged = cells.speed(equal)
     for name, part in (
         ("slow", judged[judged.lr < 0.1]),
         ("middle", judged[judged.lr.between(0.1, 1)]),
@@ -164,17 +99,17 @@ def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
 def more_direct(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of cells in which AdaHessian's path has the smaller detour, among those in which both arrive; and the median detour
     of runs that barely move: a straight line, which says nothing."""
-    runs = _runs(rows)
+    runs = cells.runs(rows)
     still = runs[(runs.left > 1 - BARELY) & (runs.lr == runs.lr.min())]
-    found = _shares(_directness(_at_equal_rate(rows)), _directness(_at_best_rate(rows)))
+    found = _shares(cells.directness(cells.at_equal_rate(rows)), cells.directness(cells.at_best_rate(rows)))
     return found | {"still": Estimate(still.detour.median(), n=len(still))}
 
 
 def range_of_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of best learning rates that lie on the edge of their range, share of runs that end above the loss they began with,
     and number of runs with a loss that is not finite."""
-    runs = _runs(rows)
-    best = _best(runs)
+    runs = cells.runs(rows)
+    best = cells.at_own_best(runs)
     best = best[best.seed == TUNING_SEED]
     return {
         "lowest": Estimate(runs.lr.min()),
@@ -234,8 +169,8 @@ def article_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 def by_problem(rows: pd.DataFrame) -> pd.DataFrame:
     """For each data set and loss: shares of cells in which AdaHessian is faster, and median epochs at each own best rate."""
-    equal, best = _speed(_at_equal_rate(rows)), _speed(_at_best_rate(rows))
-    runs = _best(_runs(rows))
+    equal, best = cells.speed(cells.at_equal_rate(rows)), cells.speed(cells.at_best_rate(rows))
+    runs = cells.at_own_best(cells.runs(rows))
     runs = runs[(runs.rule != "probes") | (runs.seed != TUNING_SEED)]
     lines = []
     for (data, loss), part in equal.groupby(["data", "loss"], sort=False):

@@ -79,12 +79,16 @@ function Figure(figure)
   return FORMAT == "html5" and pandoc.Div(figure.content .. { pandoc.Para(caption) }, { class = "animation" }) or {}
 end
 
--- Typst does not know by itself which tables may break across pages.
+-- Only a long table may break across pages. Typst keeps all others together; LaTeX needs to be told how much room they take.
 local LONG = 1500 -- characters: half a page
 
 function Table(tbl)
-  if FORMAT == "typst" and #pandoc.utils.stringify(tbl) > LONG then
+  local length = #pandoc.utils.stringify(tbl)
+  if FORMAT == "typst" and length > LONG then
     return { pandoc.RawBlock("typst", "#long["), tbl, pandoc.RawBlock("typst", "]") }
+  elseif FORMAT == "latex" and length <= LONG then
+    local lines = #tbl.bodies[1].body + length // 60 + 5
+    return { pandoc.RawBlock("latex", "\\Needspace{" .. lines .. "\\baselineskip}"), tbl }
   end
 end
 

@@ -113,6 +113,5 @@ function Pandoc(doc)
     Table = function(element) return #element.caption.long > 0 and numbered_caption("tbl", element) or nil end,
     Inlines = equations,
   })
-  doc.meta = pandoc.MetaMap(doc.meta)
   return doc:walk({ Cite = cite })
 end

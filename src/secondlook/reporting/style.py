@@ -4,6 +4,7 @@ A figure function makes its axes with `axes(...)` and takes colours from `COLOUR
 """
 
 import io
+import logging
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,8 @@ from matplotlib.animation import Animation
 from matplotlib.figure import Figure
 
 from secondlook.study.files import write
+
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the age of matplotlib's own fonts
 
 TEXT_WIDTH = 6.3  # inches: the width of the paper's text
 GREY = "#7f7f7f"
@@ -63,7 +66,7 @@ _STYLE = {
     "xtick.minor.visible": False,
     "ytick.minor.visible": False,
     "figure.constrained_layout.use": True,
-    "figure.dpi": 150,
+    "figure.dpi": 100,
     "savefig.dpi": 300,
     "svg.fonttype": "path",
     "svg.hashsalt": "secondlook",
@@ -88,7 +91,7 @@ def save(drawing: Figure | Animation, path: Path) -> None:
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory() as folder:
-            drawing.save(Path(folder) / "animation.gif", writer="pillow", dpi=100)
+            drawing.save(Path(folder) / "animation.gif", writer="pillow")
             write(path, (Path(folder) / "animation.gif").read_bytes())
         return
     buffer = io.BytesIO()
