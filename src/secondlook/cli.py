@@ -149,7 +149,7 @@ def claims(options) -> None:
         summaries = [(found, read_summary(folder / "summary" / f"{found.name}.json")) for found in experiments(ROOT)]
         write(folder / "claims.json", to_json(judge_all(summaries)))
     for claim in read_json(folder / "claims.json"):
-        say(f"{claim['id']:4}{claim['verdict']:16}{measured_text(claim):28}n = {claim['n']:<6}{claim['statement']}")
+        say(f"{claim['id']:4}{claim['verdict']:20}{measured_text(claim):36}n = {claim['n']:<6}{claim['statement']}")
 
 
 def report(options) -> None:

@@ -62,5 +62,5 @@ def from_plain(plain: dict) -> Summary:
 def read_summary(path) -> Summary:
     try:
         return from_plain(read_json(path))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Mistake(f"{path} is damaged: make it again with 'summarise'") from error
