@@ -6,7 +6,12 @@ from secondlook.errors import Mistake
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import fill
 
-VALUES = {"loss": Estimate(0.07727, 0.07, 0.081, 20), "rate": {"e30": Estimate(3.16e-5)}, "miss": Estimate(float("inf"))}
+VALUES = {
+    "loss_of_all": Estimate(0.4741, 0.4741, 0.4741, 20),
+    "loss": Estimate(0.07727, 0.07, 0.081, 20),
+    "rate": {"e30": Estimate(3.16e-5)},
+    "miss": Estimate(float("inf")),
+}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +24,9 @@ VALUES = {"loss": Estimate(0.07727, 0.07, 0.081, 20), "rate": {"e30": Estimate(3
         ("<< rate.e30 | number >>", "3.16×10⁻⁵"),
         ("<< rate['e30'] | interval >>", "3.16×10⁻⁵"),
         ("<< miss | number >>", "∞"),
+        ("<< loss_of_all | interval(digits=4) >>", "0.4741"),
+        ("<< 1e6 | number(1) >>", "10⁶"),
+        ("<< 1e6 | number >>", "1.00×10⁶"),
         ("<< 12345.6 | number >>", "12,300"),
         ("<< 0 | number >>", "0"),
         ("<< -0.5 | number(1) >>", "−0.5"),

@@ -40,9 +40,9 @@ def list_(_) -> None:
 def run(options) -> None:
     """Compute one case of an experiment, or all of them, and write their rows."""
     from secondlook.study import records
-    from secondlook.study.experiment import check_needs, data_folder
     from secondlook.study.experiment import run as run_setting
     from secondlook.study.files import sole_writer
+    from secondlook.study.needs import check_needs, data_folder
     from secondlook.study.progress import watch
 
     experiment = Experiment(ROOT, options.experiment)

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from secondlook.errors import Mistake
-from secondlook.study.experiment import data_folder, experiments
+from secondlook.study.experiment import experiments
+from secondlook.study.needs import data_folder
 from secondlook.study.schema import check
 from secondlook.study.sources import PACKAGE, sources
 

@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from secondlook.errors import Mistake
-from secondlook.study.experiment import check_needs, data_folder, experiments
+from secondlook.study.experiment import experiments
 from secondlook.study.files import read_yaml
+from secondlook.study.needs import check_needs, data_folder
 
 NEEDED = {
     "torch": "runs the experiments",

@@ -15,7 +15,6 @@ import ast
 import hashlib
 import importlib
 import json
-import os
 import sys
 import typing
 from collections.abc import Iterable
@@ -157,17 +156,6 @@ def experiments(root: Path) -> list[Experiment]:
     return [Experiment(root, folder.name) for folder in folders]
 
 
-def check_needs(setting: Setting, data_root: Path) -> None:
-    """Refuse a stage whose data or device is not here, before anything is computed."""
-    if "data" in setting.needs and not (path := Path(data_root) / setting.needs["data"]).exists():
-        raise Mistake(f"data set {path} is missing: put it there, or point data_root (SECONDLOOK_DATA) at its folder")
-    if setting.needs.get("device") == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise Mistake(f"stage {setting.name} needs device cuda, none is visible; use the recorded results")
-
-
 def run(experiment: Experiment, setting: Setting, watch=iter) -> pd.DataFrame:
     """The tidy rows of all seeds of one case. `watch` wraps the seeds, to show progress.
 
@@ -185,8 +173,3 @@ def run(experiment: Experiment, setting: Setting, watch=iter) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     factors = [name for name in table if name not in COLUMNS]
     return table[["experiment", "case", "seed", *factors, "step", "metric", "value"]].astype({"value": float})
-
-
-def data_folder(given: str | None = None) -> Path:
-    """Where data sets are: as given, else where SECONDLOOK_DATA points, else `data`."""
-    return Path(given or os.environ.get("SECONDLOOK_DATA") or "data")

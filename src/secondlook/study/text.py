@@ -34,7 +34,8 @@ def number(x, digits: int = 3) -> str:
     if -4 < exponent < 6:
         plain = f"{float(f'{x:.{digits - 1}e}'):,.{max(digits - 1 - exponent, 0)}f}"
         return plain.replace("-", "−")
-    return f"{mantissa}×10{str(exponent).translate(_SUPERSCRIPT)}".replace("-", "−")
+    power = f"10{str(exponent).translate(_SUPERSCRIPT)}"
+    return power if mantissa == "1" else f"{mantissa}×{power}".replace("-", "−")
 
 
 def fixed(x, digits: int = 2) -> str:
@@ -48,10 +49,9 @@ def percent(x, digits: int = 0) -> str:
 
 
 def interval(x: Estimate, show=number, **options) -> str:
-    """Value and interval: 0.31 [0.28, 0.34]; the value alone where it is exact."""
-    if x.low is None:
-        return show(x, **options)
-    return f"{show(x, **options)} [{show(x.low, **options)}, {show(x.high, **options)}]"
+    """Value and interval: 0.31 [0.28, 0.34]; the value alone where it is exact, or the interval has no width to show."""
+    value, low, high = (show(end, **options) for end in (x, *x.ends))
+    return value if value == low == high else f"{value} [{low}, {high}]"
 
 
 def percent_interval(x: Estimate, digits: int = 0) -> str:
