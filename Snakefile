@@ -16,4 +16,5 @@ rule all:
         PAPER,
         README,
         [FIGURES[name] for name in FIGURES],
+        [tables(experiment) for experiment in EXPERIMENTS.values()],  # named, so that one that was removed is made again
         RECORDED_FILES,

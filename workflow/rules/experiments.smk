@@ -34,4 +34,5 @@ for experiment in EXPERIMENTS.values():
             experiment.name
         input:
             FIGURES[experiment.name],
+            tables(experiment),
             f"{RESULTS}/summary/{experiment.name}.json",

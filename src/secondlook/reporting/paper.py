@@ -212,7 +212,7 @@ def provenance(found: list[Experiment], results: Path, scale: str) -> dict:
             machine = (record["device"], record["processor"], str(record["threads"]), versions)
             seeds = record["settings"]["seeds"]
             if stale := changed_sources(experiment, record):
-                changed.setdefault(", ".join(stale), []).append(name)
+                changed.setdefault(", ".join(f"`{file}`" for file in stale), []).append(name)
             row = {
                 "Stage": name + "†" * bool(stale),
                 "Commit": (record["commit"] or "unknown")[:10] + " modified" * bool(record["dirty"]),
