@@ -28,13 +28,13 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
-class Toy:
+class Loop:
     lr: Positive
     size: PositiveInt
     steps: PositiveInt
 
 
-def toy(params: Toy, seed: int):
+def toy(params: Loop, seed: int):
     """Loss after t updates of each of the document's loops; in float64 also how far its fall in a step is from the closed form,
     (1 - 2 lr/n)^2 for gradient descent and (1 - lr)^2 for Newton, because H = (2/n) I; and how far each loop's H is from
     that, and from the row-by-row loop's."""
@@ -61,14 +61,7 @@ def toy(params: Toy, seed: int):
                     yield {"method": name, "dtype": precision, "step": t, "metric": metric, "value": value}
 
 
-@dataclass(frozen=True)
-class Scale:
-    lr: Positive
-    size: PositiveInt
-    steps: PositiveInt
-
-
-def scale(params: Scale, seed: int):
+def scale(params: Loop, seed: int):
     """Newton at lr beside gradient descent at lr n/2, in float64: the loss of both, and the distance between their thetas."""
     for lr in (params.lr, 1.0):
         rates = {"Newton": lr, "GD": lr * params.size**2 / 2}

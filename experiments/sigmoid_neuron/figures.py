@@ -3,7 +3,6 @@
 import matplotlib.patheffects as effects
 import numpy as np
 import pandas as pd
-from matplotlib.animation import Animation, FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
@@ -158,7 +157,7 @@ def paths(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def descent(rows: pd.DataFrame) -> Animation:
+def descent(rows: pd.DataFrame) -> style.Animation:
     """Shows: both paths and losses at an equal learning rate, epoch by epoch. Requires: cases article and surface."""
     figure, (plan, curve) = style.axes(1, 2, height=2.5, width=5.6)
     _plan(plan, rows)
@@ -189,7 +188,7 @@ def descent(rows: pd.DataFrame) -> Animation:
             head.set_data([run.w[epoch]], [run.b[epoch]])
             loss.set_data(run.index[: epoch + 1], run.loss[: epoch + 1])
 
-    return FuncAnimation(figure, draw, frames=FRAMES, interval=120)
+    return style.Animation(figure, draw, FRAMES, pause=120)
 
 
 def stabilisation(rows: pd.DataFrame) -> Figure:

@@ -5,13 +5,16 @@ A figure function makes its axes with `axes(...)` and takes colours from `COLOUR
 
 import io
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+from PIL import Image
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
-from matplotlib.animation import Animation
 from matplotlib.figure import Figure
 
 from secondlook.study.files import write
@@ -85,16 +88,29 @@ def axes(rows: int = 1, columns: int = 1, height: float = 2.6, width: float = TE
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
+@dataclass(frozen=True)
+class Animation:
+    """A figure, and `draw(i)`, which turns it into frame i of `frames`; each is shown for `pause` milliseconds."""
+
+    figure: Figure
+    draw: Callable[[int], None]
+    frames: int
+    pause: int
+
+
 def save(drawing: Figure | Animation, path: Path) -> None:
     """Write a figure (.pdf, .svg) or an animation (.gif). The same drawing gives the same bytes."""
-    if isinstance(drawing, Animation):
-        from tempfile import TemporaryDirectory
-
-        with TemporaryDirectory() as folder:
-            drawing.save(Path(folder) / "animation.gif", writer="pillow")
-            write(path, (Path(folder) / "animation.gif").read_bytes())
-        return
     buffer = io.BytesIO()
-    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None}
-    drawing.savefig(buffer, format=path.suffix[1:], metadata=metadata)
+    if isinstance(drawing, Animation):
+        first, *others = (_frame(drawing, i) for i in range(drawing.frames))
+        first.save(buffer, format="gif", save_all=True, append_images=others, duration=drawing.pause, loop=0)
+    else:
+        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None}
+        drawing.savefig(buffer, format=path.suffix[1:], metadata=metadata)
     write(path, buffer.getvalue())
+
+
+def _frame(animation: Animation, i: int) -> Image.Image:
+    animation.draw(i)
+    animation.figure.canvas.draw()
+    return Image.fromarray(np.asarray(animation.figure.canvas.buffer_rgba())).convert("P", palette=Image.Palette.ADAPTIVE)

@@ -142,9 +142,9 @@ class Experiment:
         return {name: ast.get_docstring(node) or "" for name, node in self.functions("figures").items()}
 
     def figure_files(self, name: str) -> list[str]:
-        """The files of a figure, relative to the folder of figures: vector ones, or a GIF for `-> Animation`."""
+        """The files of a figure, relative to the folder of figures: vector ones, or a GIF for `-> style.Animation`."""
         returns = self.functions("figures")[name].returns
-        endings = ["gif"] if returns is not None and ast.unparse(returns) == "Animation" else ["pdf", "svg"]
+        endings = ["gif"] if returns is not None and ast.unparse(returns) == "style.Animation" else ["pdf", "svg"]
         return [f"{self.name}/{name}.{ending}" for ending in endings]
 
 
