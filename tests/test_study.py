@@ -11,7 +11,7 @@ from secondlook.study.claims import markdown_table
 from secondlook.study.experiment import experiments
 from secondlook.study.files import read_yaml
 
-pytestmark = pytest.mark.xdist_group("study")
+small = pytest.mark.xdist_group("study at smoke scale")  # tests that share one build
 FOLDERS = [experiment.folder for experiment in experiments(ROOT)]
 TABLES = ("raw/**/*.csv", "summary/*.json", "claims.json", "figures/**/*.*")
 
@@ -32,6 +32,7 @@ def smoke(tmp_path_factory) -> Project:
     return project
 
 
+@small
 def test_the_smoke_scale_workflow_builds_everything(smoke):
     results = smoke.folder / "results" / "smoke"
     assert (results / "report/report.pdf").read_bytes().startswith(b"%PDF")
@@ -54,6 +55,7 @@ def build(project: Project, scale: str, verbs=("summarise", "figure")) -> None:
     project.secondlook("claims", "--scale", scale)
 
 
+@small
 def test_verbs_alone_give_the_same_bytes(smoke, tmp_path):
     """Without Snakemake, in another folder: the same tables, numbers, verdicts and figures."""
     project = Project(tmp_path, FOLDERS)

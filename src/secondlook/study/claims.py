@@ -105,12 +105,13 @@ def measured_text(claim: dict) -> str:
     return interval(Estimate(claim["measured"], low, high, claim["n"]), digits=4)
 
 
-def markdown_table(claims: list[dict], why: bool = False) -> str:
+def markdown_table(claims: list[dict]) -> str:
     """The verdict table in Markdown, one row a claim."""
-    columns = ["", "Claim", "Stated", "Measured", "n", "Verdict"] + ["Why"] * why
-    rows = [
-        [c["id"], c["statement"], c["target"], measured_text(c), str(c["n"]), f"**{c['verdict']}**"] + [c["why"]] * why
-        for c in claims
-    ]
+    columns = ["", "Claim", "Stated", "Measured", "n", "Verdict"]
+    rows = [[c["id"], c["statement"], c["target"], measured_text(c), str(c["n"]), f"**{c['verdict']}**"] for c in claims]
     lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
