@@ -53,25 +53,33 @@ class Hutchinson:
         retain_graph: bool = False,
     ) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""
-        D = [torch.zeros_like(p) for p in params]
+        D = None
         for left in reversed(range(self.probes)):
             z = self.probe(params, generator)
             Hz = hvp(gradients, params, z, retain_graph=retain_graph or left > 0)
-            torch._foreach_addcmul_(D, z, Hz, 1 / self.probes)
-        return D
+            if D is None:
+                D = torch._foreach_mul(z, Hz)  # not in place: tensors of Hz may share memory, with one another or with z
+            else:
+                torch._foreach_addcmul_(D, z, Hz)
+        if self.probes > 1:
+            torch._foreach_div_(D, self.probes)
+        return list(D)
 
     def probe(self, params: Sequence[Tensor], generator: torch.Generator | None) -> list[Tensor]:
-        """z, in the shapes of `params`, drawn in their order on the generator's device."""
-        return [self._draw(p, generator).to(p.device) for p in params]
+        """z, in the shapes of `params`: one draw on the generator's device, split in their order."""
+        sizes = [p.numel() for p in params]
+        dtype = functools.reduce(torch.promote_types, (p.dtype for p in params))
+        device = params[0].device if generator is None else generator.device
+        z = self._draw(sum(sizes), dtype, device, generator).split(sizes)
+        return [part.view(p.shape).to(p.device, p.dtype) for part, p in zip(z, params, strict=True)]
 
-    def _draw(self, p: Tensor, generator: torch.Generator | None) -> Tensor:
-        device = p.device if generator is None else generator.device
+    def _draw(self, n: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None) -> Tensor:
         if self.distribution == "gaussian":
-            return torch.empty(p.shape, dtype=p.dtype, device=device).normal_(generator=generator)
-        words = torch.empty(math.ceil(p.numel() / 64), dtype=torch.int64, device=device)
+            return torch.empty(n, dtype=dtype, device=device).normal_(generator=generator)
+        words = torch.empty(math.ceil(n / 64), dtype=torch.int64, device=device)
         words.random_(-(2**63), None, generator=generator)
-        signs = _signs_of_bytes(device, p.dtype).index_select(0, words.view(torch.uint8).int())  # (bytes, 8)
-        return signs.view(-1)[: p.numel()].view(p.shape)
+        signs = _signs_of_bytes(device, dtype).index_select(0, words.view(torch.uint8).int())  # (bytes, 8)
+        return signs.view(-1)[:n]
 
 
 @functools.cache

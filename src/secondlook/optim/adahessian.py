@@ -28,51 +28,18 @@ Deviations from the paper
                  as v^ has nothing else to average: eps alone bounds the step.
 """
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from secondlook.curvature.averaging import spatial_average
 from secondlook.curvature.diagonal import Diagonal
-from secondlook.curvature.hutchinson import Hutchinson
-
-SEED = 200600719  # of the probes, where no generator is given: the paper's number
-ONE_PROBE = Hutchinson()
-
-NOT_NEGATIVE = ("a finite number, zero or more", lambda x: 0 <= x < math.inf)
-COUNT = ("a positive integer", lambda x: isinstance(x, int) and x >= 1)
-OPTIONS = {  # of a group: what each must be, and the test
-    "lr": NOT_NEGATIVE,
-    "betas": ("two numbers in [0, 1)", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x)),
-    "eps": NOT_NEGATIVE,
-    "weight_decay": NOT_NEGATIVE,
-    "decoupled": ("True or False", lambda x: isinstance(x, bool)),
-    "hessian_power": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
-    "block_size": COUNT,
-    "averaging": ("'signed' or 'absolute'", lambda x: x in ("signed", "absolute")),
-    "every": COUNT,
-}
+from secondlook.curvature.gauss_newton import GaussNewtonBartlett
+from secondlook.optim.base import BETAS, COUNT, FLAG, NOT_NEGATIVE, ONE_PROBE, SecondOrder
 
 
-def _check(group: dict) -> None:
-    for name, (be, holds) in OPTIONS.items():
-        try:
-            valid = holds(group[name])
-        except TypeError:
-            valid = False
-        if not valid:
-            raise ValueError(f"{name} must be {be}, got {group[name]!r}")
-    for p in group["params"]:
-        if p.dim() < 3 and p.numel() % group["block_size"]:
-            raise ValueError(
-                f"block_size {group['block_size']} does not divide the {p.numel()} entries of a parameter of shape"
-                f" {tuple(p.shape)}: put it in a group with another block_size"
-            )
-
-
-class AdaHessian(torch.optim.Optimizer):
+class AdaHessian(SecondOrder):
     """AdaHessian. Use it as any optimiser, with `optimizer.backward(loss)` where `loss.backward()` stood:
 
         loss = criterion(model(x), y)
@@ -85,19 +52,28 @@ class AdaHessian(torch.optim.Optimizer):
         lr, betas, eps  as in the update rule; the defaults are the paper's
         weight_decay    decay; `decoupled` or as a penalty in the loss
         hessian_power   k, from 0 (gradient descent with momentum) to 1
-        diagonal        estimator of the Hessian's diagonal: `Hutchinson`, `Exact`, or any other `Diagonal`
+        diagonal        estimator of the curvature: `Hutchinson`, `Exact`, any other `Diagonal`, or `GaussNewtonBartlett`
         block_size      entries averaged in vectors and matrices; a ValueError where it does not divide their number
         averaging       'signed' or 'absolute'
         every           steps of a parameter from one estimate of its curvature to the next; the first step has one
-        generator       source of the probes; by default one on the first parameter's device, seeded with SEED. The global
-                        random state is never touched. Its state is in `state_dict`, so a run resumes bit for bit
+        generator       source of the probes; see `SecondOrder`
 
-    State of a parameter: `step` (t), `estimates` (how many D are in v), `exp_avg` (m), `exp_hessian_diag_sq` (v), the last two
-    in the parameter's type. Parameters that are frozen or have no gradient rest. Freeze those that the loss never uses: where
-    `every` > 1 they would keep asking for an estimate.
-
-    Mixed precision: autocast to bfloat16. A gradient scaler would rescale the gradients and not the curvature.
+    State of a parameter: `step` (t), `estimates` (how many D are in v), `exp_avg` (m), `exp_hessian_diag_sq` (v). Frozen
+    parameters, mixed precision and what else holds for all optimisers of second order: see `SecondOrder`.
     """
+
+    OPTIONS = {
+        "lr": NOT_NEGATIVE,
+        "betas": BETAS,
+        "eps": NOT_NEGATIVE,
+        "weight_decay": NOT_NEGATIVE,
+        "decoupled": FLAG,
+        "hessian_power": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
+        "block_size": COUNT,
+        "averaging": ("'signed' or 'absolute'", lambda x: x in ("signed", "absolute")),
+        "every": COUNT,
+    }
+    KEPT = ("exp_avg", "exp_hessian_diag_sq")
 
     def __init__(
         self,
@@ -109,7 +85,7 @@ class AdaHessian(torch.optim.Optimizer):
         *,
         decoupled: bool = True,
         hessian_power: float = 1.0,
-        diagonal: Diagonal = ONE_PROBE,
+        diagonal: Diagonal | GaussNewtonBartlett = ONE_PROBE,
         block_size: int = 1,
         averaging: str = "signed",
         every: int = 1,
@@ -117,142 +93,40 @@ class AdaHessian(torch.optim.Optimizer):
     ):
         defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled=decoupled)
         defaults |= dict(hessian_power=hessian_power, block_size=block_size, averaging=averaging, every=every)
-        super().__init__(params, defaults)
-        if generator is None:
-            device = next((p.device for group in self.param_groups for p in group["params"]), "cpu")
-            generator = torch.Generator(device).manual_seed(SEED)
-        self.diagonal = diagonal
-        self.generator = generator
-        self._curvature: dict[Tensor, Tensor] | None = None  # D since the last step; None: no backward since then
+        super().__init__(params, defaults, diagonal, generator)
 
-    def add_param_group(self, param_group: dict) -> None:
-        super().add_param_group(param_group)
-        try:
-            _check(self.param_groups[-1])
-        except ValueError:
-            self.param_groups.pop()
-            raise
-
-    def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
-        """Add the gradients of `loss` to `.grad` and, where it is due, the curvature to what the next step uses.
-
-        Called several times before a step, gradients and curvature add up: they are those of the summed loss. Only the
-        optimiser's own parameters get gradients; these carry no graph.
-        """
-        if not (isinstance(loss, Tensor) and loss.requires_grad):
-            raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")
-        owners = {p: group for group in self.param_groups for p in group["params"] if p.requires_grad}
-        second = any(self._due(p, group) for p, group in owners.items())
-        keep = {"create_graph": second, "retain_graph": second or retain_graph}
-        found = torch.autograd.grad(loss, list(owners), allow_unused=True, **keep) if owners else ()
-        gradients = {p: g for p, g in zip(owners, found, strict=True) if g is not None}
-        for g in gradients.values():
-            if g.layout is not torch.strided or g.is_complex():
-                raise RuntimeError(f"AdaHessian needs dense real gradients, got {g.layout} of type {g.dtype}")
-        # A gradient left at zero by zero_grad(set_to_none=False), which this loss does not use.
-        gradients |= {p: torch.zeros_like(p) for p in owners if p.grad is not None and p not in gradients}
-        due = [p for p in gradients if self._due(p, owners[p])]
-        D = self.diagonal([gradients[p] for p in due], due, self.generator, retain_graph=retain_graph) if due else []
-        self._accumulate(gradients, dict(zip(due, D, strict=True)))
-
-    @torch.no_grad()
-    def _accumulate(self, gradients: dict[Tensor, Tensor], curvature: dict[Tensor, Tensor]) -> None:
-        kept = self._curvature or {}
-        for p, g in gradients.items():
-            if p.grad is None:
-                p.grad = g.clone()  # two gradients, or a gradient and a constant of the loss, may share memory
-                kept.pop(p, None)  # of a step that was skipped
-            else:
-                p.grad.add_(g)
-        for p, D in curvature.items():
-            kept[p] = kept[p] + D if p in kept else D
-        self._curvature = kept
-
-    def _due(self, p: Tensor, group: dict) -> bool:
-        return p not in self.state or self.state[p]["step"] % group["every"] == 0
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update the parameters, once for every `backward`, or for the sum of several.
-
-        A `closure` computes and returns the loss, and does not differentiate it: `step` clears the gradients, calls the
-        closure, calls `backward`, and returns the loss without its graph.
-        """
-        loss = None
-        if closure is not None:
-            self.zero_grad()
-            with torch.enable_grad():
-                loss = closure()
-            self.backward(loss)
-        active = [[p for p in group["params"] if p.requires_grad and p.grad is not None] for group in self.param_groups]
-        for group, params in zip(self.param_groups, active, strict=True):
-            if self._curvature is None or any(self._due(p, group) and p not in self._curvature for p in params):
-                raise RuntimeError("no curvature for this step: call optimizer.backward(loss), not loss.backward(), before it")
-        for group, params in zip(self.param_groups, active, strict=True):
-            if params:
-                self._update(group, params, self._curvature)
-        self._curvature = None
-        return loss if loss is None else loss.detach()
+    def _check(self, group: dict) -> None:
+        super()._check(group)
+        for p in group["params"]:
+            if p.dim() < 3 and p.numel() % group["block_size"]:
+                raise ValueError(
+                    f"block_size {group['block_size']} does not divide the {p.numel()} entries of a parameter of shape"
+                    f" {tuple(p.shape)}: put it in a group with another block_size"
+                )
 
     def _update(self, group: dict, params: list[Tensor], curvature: dict[Tensor, Tensor]) -> None:
         lr, (beta1, beta2), k = float(group["lr"]), group["betas"], group["hessian_power"]
         decay = group["weight_decay"]
         penalty = 0.0 if group["decoupled"] else decay
-        fresh = [p for p in params if p in curvature]
-        for p in params:
-            state = self.state[p]
-            if not state:
-                state.update(step=0, estimates=0, exp_avg=torch.zeros_like(p), exp_hessian_diag_sq=torch.zeros_like(p))
-            state["step"] += 1
-            state["estimates"] += p in curvature
 
-        def of(name: str, some: list[Tensor] = params) -> list:
-            return [self.state[p][name] for p in some]
-
-        g = [p.grad for p in params]
+        g, m = [p.grad for p in params], self._of("exp_avg", params)
         if penalty:
             g = torch._foreach_add(g, params, alpha=penalty)
-        torch._foreach_lerp_(of("exp_avg"), g, 1 - beta1)
-        if fresh:
-            D = [curvature[p] for p in fresh]
+        torch._foreach_lerp_(m, g, 1 - beta1)
+
+        if fresh := [p for p in params if p in curvature]:
+            D, v = [curvature[p] for p in fresh], self._of("exp_hessian_diag_sq", fresh)
             if penalty:
                 D = torch._foreach_add(D, penalty)
             D = [spatial_average(d, group["block_size"], group["averaging"]) for d in D]
-            torch._foreach_mul_(of("exp_hessian_diag_sq", fresh), beta2)
-            torch._foreach_addcmul_(of("exp_hessian_diag_sq", fresh), D, D, 1 - beta2)
+            torch._foreach_mul_(v, beta2)
+            torch._foreach_addcmul_(v, D, D, 1 - beta2)
 
-        denominator = torch._foreach_sqrt(of("exp_hessian_diag_sq"))
-        torch._foreach_div_(denominator, [math.sqrt(1 - beta2**c) for c in of("estimates")])
-        if k != 1:
-            torch._foreach_pow_(denominator, k)
-        torch._foreach_add_(denominator, group["eps"])
+        # m^ / (sqrt(v^)^k + eps) with numerator and denominator times c, so that v^ takes no pass over memory of its own
+        c = [(1 - beta2**estimates) ** (k / 2) for estimates in self._of("estimates", params)]
+        denominator = torch._foreach_pow(self._of("exp_hessian_diag_sq", params), k / 2)
+        torch._foreach_add_(denominator, [group["eps"] * ci for ci in c])
         if decay and group["decoupled"]:
             torch._foreach_mul_(params, 1 - lr * decay)
-        torch._foreach_addcdiv_(params, of("exp_avg"), denominator, [-lr / (1 - beta1**t) for t in of("step")])
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients, and the curvature that came with them."""
-        super().zero_grad(set_to_none)
-        self._curvature = None
-
-    def state_dict(self) -> dict:
-        """As torch's, with the state of the probes' generator."""
-        generator = {"device": self.generator.device.type, "state": self.generator.get_state()}
-        return super().state_dict() | {"generator": generator}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """As torch's. Without the key 'generator' in `state_dict`, the optimiser's own generator goes on."""
-        saved = state_dict.get("generator")
-        if saved is not None and saved["device"] != self.generator.device.type:
-            raise ValueError(
-                f"the probes were drawn on {saved['device']}, and generator is on {self.generator.device.type}: build the"
-                f" optimiser with generator=torch.Generator('{saved['device']}'), or remove 'generator' from the state_dict"
-            )
-        super().load_state_dict(state_dict)
-        if saved is not None:
-            self.generator.set_state(saved["state"].cpu())
-        self._curvature = None
-
-    def __getstate__(self) -> dict:
-        own = ("diagonal", "generator", "_curvature")  # for copies and pickles, which torch makes of three fields alone
-        return super().__getstate__() | {name: getattr(self, name) for name in own}
+        rates = [-lr * ci / (1 - beta1**t) for ci, t in zip(c, self._of("step", params), strict=True)]
+        torch._foreach_addcdiv_(params, m, denominator, rates)

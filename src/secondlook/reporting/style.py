@@ -25,7 +25,8 @@ TEXT_WIDTH = 6.3  # inches: the width of the paper's text
 GREY = "#7f7f7f"
 INK = "#1a1a1a"
 
-# After Okabe and Ito, "Color Universal Design" (2008): told apart with every common colour vision.
+# After Okabe and Ito, "Color Universal Design" (2008), and from "momentum" on Tol, "Colour Schemes" (2021), scheme muted: told
+# apart with every common colour vision.
 COLOUR = {
     "GD": GREY,
     "Newton": "#009e73",
@@ -34,6 +35,15 @@ COLOUR = {
     "trust-region Newton": "#e69f00",
     "Adam": "#0072b2",
     "AdaHessian": "#d55e00",
+    "SGD": GREY,
+    "momentum": "#332288",
+    "Nesterov": "#88ccee",
+    "Adagrad": "#999933",
+    "RMSprop": "#ddcc77",
+    "Adamax": "#aa4499",
+    "NAdam": "#882255",
+    "AdamW": "#44aa99",
+    "AdaBelief": "#117733",
 }
 SURFACE = "cividis"  # colour map of losses: even in lightness, safe for every colour vision
 DIVERGING = "RdBu_r"  # colour map of signed quantities

@@ -1,0 +1,199 @@
+"""The numbers that the claims and the section quote.
+
+A cell is a network at a stage of training. A number without a cell is the mean over all cells of one seed, then over seeds; two
+approximations are compared by seed. Keys: G_layer_blocks is layer blocks of G; G_layer_blocks_over_diagonal their difference.
+"""
+
+import pandas as pd
+
+from secondlook.study import statistics
+from secondlook.study.statistics import Estimate
+from secondlook.study.text import fixed, interval
+
+from .selections import DAMPING, best_falls, directions, document_arrays, layer_sizes, of_cells
+
+METHODS = {  # as the text calls them, by the numbers that they store
+    "none": "none (gradient)",
+    "diagonal": "diagonal",
+    "row norms": "row norms",
+    "K-FAC": "Kronecker, K-FAC",
+    "best Kronecker": "Kronecker, nearest",
+    "low rank, small": "low rank, K-FAC's budget",
+    "neuron blocks": "neuron blocks",
+    "low rank": "low rank, neurons' budget",
+    "layer blocks": "layer blocks",
+    "full": "full matrix",
+}
+PAIRS = (  # the comparisons that the claim or the text draws
+    ("diagonal", "none"),
+    ("row norms", "diagonal"),
+    ("neuron blocks", "diagonal"),
+    ("layer blocks", "diagonal"),
+    ("layer blocks", "neuron blocks"),
+    ("K-FAC", "diagonal"),
+    ("neuron blocks", "K-FAC"),
+    ("neuron blocks", "layer blocks"),
+    ("best Kronecker", "K-FAC"),
+    ("low rank", "neuron blocks"),
+    ("layer blocks", "none"),
+    ("low rank", "none"),
+    ("K-FAC", "none"),
+    ("neuron blocks", "full"),
+    ("layer blocks", "full"),
+)
+MATRICES = ("G", "H")
+
+
+def _key(*words: str) -> str:
+    return "_".join(words).replace(" ", "_").replace(",", "").replace("-", "").replace("KFAC", "kfac")
+
+
+def _means(table) -> dict[str, Estimate]:
+    """Every method's mean; `table(matrix)` as of_cells gives it."""
+    return {_key(m, method): statistics.mean(table(m).groupby("seed")[method].mean()) for m in MATRICES for method in METHODS}
+
+
+def _differences(table) -> dict[str, Estimate]:
+    """Differences of PAIRS, by seed."""
+    by_seed = {m: table(m).groupby("seed").mean() for m in MATRICES}
+    return {_key(m, a, "over", b): statistics.paired(by_seed[m][a], by_seed[m][b]) for m in MATRICES for a, b in PAIRS}
+
+
+def block_diag(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """scipy.linalg.block_diag of the document's matrices beside the array that it prints: entries that differ, and the shape.
+    Arrays of different shapes differ in every entry."""
+    made, printed = document_arrays(rows)
+    same_shape = made.shape == printed.shape
+    return {
+        "different": Estimate((made != printed).sum() if same_shape else printed.size),
+        "rows": Estimate(made.shape[0]),
+        "columns": Estimate(made.shape[1]),
+    }
+
+
+def error(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Relative Frobenius error."""
+    return _means(lambda matrix: of_cells(rows, "error", matrix))
+
+
+def error_saved(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """By how much the first method's error is below the second's."""
+    return _differences(lambda matrix: -of_cells(rows, "error", matrix))
+
+
+def between_layers(rows: pd.DataFrame) -> Estimate:
+    """Share of the squared Frobenius norm of G that lies outside the blocks of the layers."""
+    return statistics.mean((of_cells(rows, "error", "G")["layer blocks"] ** 2).groupby("seed").mean())
+
+
+def direction(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Share of the full step's fall of the damped quadratic model."""
+    return _means(lambda matrix: directions(rows, matrix))
+
+
+def late_direction(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same at the last stage alone."""
+    last = rows[rows.case == "networks"].stage.iloc[-1]
+    return _means(lambda matrix: directions(rows, matrix).xs(last, level="stage"))
+
+
+def direction_gain(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """By how much the first method's share is above the second's."""
+    return _differences(lambda matrix: directions(rows, matrix))
+
+
+def cosine(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Cosine of the angle to the full damped step."""
+    return _means(lambda matrix: of_cells(rows, "cosine", matrix, DAMPING))
+
+
+def fall(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Share of the loss that one step removes, at the best damping and length."""
+    return _means(lambda matrix: best_falls(rows, matrix))
+
+
+def fall_gain(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """By how much the first method's fall is above the second's."""
+    return _differences(lambda matrix: best_falls(rows, matrix))
+
+
+def least_damping(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The least damping that was tried, and the fall of the full step from G there above the gradient's."""
+    least = rows[rows.damping > 0].damping.min()
+    table = of_cells(rows, "fall", "G", least).groupby("seed").mean()
+    return {"damping": Estimate(least), "gain": statistics.paired(table["full"], table["none"])}
+
+
+def cells_better(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Number of cells in which the first method's direction is better than the second's, the interval of the difference above
+    zero; `_worse`: below zero."""
+    found = {"all": Estimate(of_cells(rows, "error", "G").groupby(["network", "stage"]).ngroups)}
+    for matrix in MATRICES:
+        cells = [table for _, table in directions(rows, matrix).groupby(["network", "stage"])]
+        for a, b in PAIRS:
+            differences = [statistics.paired(table[a], table[b]) for table in cells]
+            key = _key(matrix, a, "over", b)
+            found[key] = Estimate(sum(d.low > 0 for d in differences))
+            found[f"{key}_worse"] = Estimate(sum(d.high < 0 for d in differences))
+    return found
+
+
+def kronecker(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """K-FAC and the nearest Kronecker product over the blocks of layers that they stand for: ratio of directions on G, and the
+    largest ratio of stored numbers of any network."""
+    shares, stored = directions(rows, "G").groupby("seed").mean(), of_cells(rows, "stored", "G")
+    return {
+        "kfac": statistics.mean(shares["K-FAC"] / shares["layer blocks"]),
+        "nearest": statistics.mean(shares["best Kronecker"] / shares["layer blocks"]),
+        "stored": Estimate((stored["K-FAC"] / stored["layer blocks"]).max()),
+    }
+
+
+def stored(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Numbers that are stored, by network: tanh (the ReLU network's are the same) and CNN."""
+    table = of_cells(rows, "stored", "G").groupby("network").first()
+    return {_key(network, method): Estimate(table.loc[network, method]) for network in ("tanh", "CNN") for method in METHODS}
+
+
+def parameters_in_picture(rows: pd.DataFrame) -> Estimate:
+    """Number of parameters in case picture."""
+    return Estimate(sum(layer_sizes(rows)))
+
+
+def training(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """|G|_F over |H|_F and the number of training steps at each stage, over networks; share of steps whose best length, and of
+    cells whose best damping, is the least or the largest that was tried."""
+    chosen = rows[(rows.case == "networks") & (rows.metric == "Gauss-Newton share")]
+    found = {}
+    for stage, table in chosen.groupby("stage"):
+        by_seed = table.groupby("seed")
+        found |= {
+            f"gauss_newton_{stage}": statistics.mean(by_seed.value.mean()),
+            f"steps_{stage}": Estimate(table.step.median()),
+        }
+    edge = rows[(rows.case == "networks") & (rows.metric == "at edge")]
+    falls = rows[(rows.case == "networks") & (rows.metric == "fall") & (rows.method != "none")]
+    best = falls.loc[falls.groupby(["network", "stage", "matrix", "seed", "method"]).value.idxmax()].damping
+    return found | {
+        "length_at_edge": Estimate(edge.value.mean(), n=len(edge)),
+        "damping_at_edge": Estimate(best.isin([falls.damping.min(), falls.damping.max()]).mean(), n=len(best)),
+    }
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every approximation: what it stores, its error, its step."""
+    kept, errors, shares, falls = stored(rows), error(rows), direction(rows), fall(rows)
+    return pd.DataFrame(
+        [
+            {
+                "M is replaced by": label,
+                "Numbers, MLP": fixed(kept[_key("tanh", method)], 0),
+                "Numbers, CNN": fixed(kept[_key("CNN", method)], 0),
+                "Error of G": fixed(errors[_key("G", method)]),
+                "Direction, G": interval(shares[_key("G", method)], fixed),
+                "Direction, H": interval(shares[_key("H", method)], fixed),
+                "Fall, G": interval(falls[_key("G", method)], fixed),
+            }
+            for method, label in METHODS.items()
+        ]
+    )

@@ -1,0 +1,69 @@
+"""From rows of the sweep to comparisons of two optimisers.
+
+A run is an optimiser on a landscape, with or without noise, from a reported start, at its own best rate. Runs of two optimisers
+on the same landscape from the same start are a comparison; ties count half. Starts are the trials: the share of comparisons won
+is taken for each start, and the interval is over starts.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from secondlook.study.statistics import Estimate, mean
+
+CLASSICAL = ("Beale", "long valley", "saddle")
+SYMMETRIC = ("long valley", "saddle")
+WITH_MOMENTUM = (("momentum", "SGD"), ("Nesterov", "SGD"), ("Adam", "RMSprop"))  # (with momentum, the same without)
+WITH_SCALING = (("Adagrad", "SGD"), ("RMSprop", "SGD"), ("Adam", "momentum"), ("NAdam", "Nesterov"))  # (scaled, not scaled)
+CELL = ["method", "landscape", "noise"]
+
+
+def sweep(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return rows[(rows.case == "sweep") & (rows.metric == metric)]
+
+
+def best_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rate of each method on each landscape that the tuning starts chose: columns CELL and lr."""
+    return sweep(rows, "turning")[[*CELL, "lr"]].drop_duplicates()
+
+
+def reported(rows: pd.DataFrame) -> pd.DataFrame:
+    """Arrivals from the reported starts, at all rates."""
+    return sweep(rows, "arrived")[lambda found: found.start.isin(sweep(rows, "turning").start)]
+
+
+def runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a run at the best rate: CELL and start as index, metrics as columns; `works` is the share of all rates at which
+    that optimiser arrives from that start."""
+    arrivals = reported(rows)
+    found = arrivals.merge(best_rates(rows), on=[*CELL, "lr"]).set_index([*CELL, "start"])[["value"]]
+    found.columns = ["arrived"]
+    for metric in ("turning", "overshoot", "jitter", "escape", "crossings"):
+        found[metric] = sweep(rows, metric).set_index([*CELL, "start"]).value
+    found["works"] = arrivals.assign(hit=np.isfinite(arrivals.value)).groupby([*CELL, "start"]).hit.mean()
+    return found.sort_index()
+
+
+def better(
+    runs: pd.DataFrame, metric: str, pairs: Iterable, landscapes: Iterable, noise: str, sign: int, arrived: bool = False
+) -> Estimate:
+    """Share of comparisons in which the first of a pair has the lower `metric` (sign -1) or the higher (sign 1). With `arrived`
+    only comparisons in which both arrive count."""
+    wins = []
+    for a, b in pairs:
+        for landscape in landscapes:
+            ours, theirs = (runs.loc[(method, landscape, noise)] for method in (a, b))
+            won = _won(sign * ours[metric], sign * theirs[metric])
+            if arrived:
+                won = won[np.isfinite(ours.arrived) & np.isfinite(theirs.arrived)]
+            wins.append(won)
+    by_start = pd.concat(wins, axis=1).mean(axis=1).dropna()
+    found = mean(by_start)
+    return Estimate(found.value, max(found.low, 0), min(found.high, 1), found.n)
+
+
+def _won(ours: pd.Series, theirs: pd.Series) -> pd.Series:
+    """1 where ours is higher, 0 where lower, 1/2 where equal, missing where either is."""
+    won = (ours > theirs) + (ours == theirs) / 2
+    return won.where(ours.notna() & theirs.notna())

@@ -1,0 +1,206 @@
+"""What the optimisers have in common, so that the file of each holds its update rule and little else.
+
+    Checked      every option of every group is checked, with a ValueError that names it
+    SecondOrder  `backward(loss)` puts gradients into `.grad` and the curvature aside; `step` hands both to the update
+
+A rule of second order is a subclass of SecondOrder with OPTIONS, KEPT and `_update`.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from secondlook.curvature.diagonal import Diagonal
+from secondlook.curvature.gauss_newton import GaussNewtonBartlett
+from secondlook.curvature.hutchinson import Hutchinson
+
+SEED = 200600719  # of the probes, where no generator is given: the number of AdaHessian's paper
+ONE_PROBE = Hutchinson()
+
+NOT_NEGATIVE = ("a finite number, zero or more", lambda x: 0 <= x < math.inf)
+POSITIVE = ("a finite number above zero", lambda x: 0 < x < math.inf)
+BETA = ("a number in [0, 1)", lambda x: 0 <= x < 1)
+BETAS = ("two numbers in [0, 1)", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x))
+COUNT = ("a positive integer", lambda x: isinstance(x, int) and x >= 1)
+FLAG = ("True or False", lambda x: isinstance(x, bool))
+
+
+def check(options: dict, rules: dict) -> None:
+    """ValueError for the first of `options` that is not what `rules` (name: what it must be, test) say."""
+    for name, (be, holds) in rules.items():
+        try:
+            valid = holds(options[name])
+        except TypeError:
+            valid = False
+        if not valid:
+            raise ValueError(f"{name} must be {be}, got {options[name]!r}")
+
+
+def refuse_sparse_and_complex(optimizer: torch.optim.Optimizer, gradients: Iterable[Tensor]) -> None:
+    for g in gradients:
+        if g.layout is not torch.strided or g.is_complex():
+            raise RuntimeError(f"{type(optimizer).__name__} needs dense real gradients, got {g.layout} of type {g.dtype}")
+
+
+class Checked(torch.optim.Optimizer):
+    """An optimiser whose groups hold valid options, or are not added."""
+
+    OPTIONS: dict  # of a group: what each must be, and the test
+
+    def add_param_group(self, param_group: dict) -> None:
+        super().add_param_group(param_group)
+        try:
+            self._check(self.param_groups[-1])
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _check(self, group: dict) -> None:
+        check(group, self.OPTIONS)
+
+    def _of(self, name: str, params: Iterable[Tensor]) -> list:
+        """The entry `name` of each parameter's state."""
+        return [self.state[p][name] for p in params]
+
+
+class SecondOrder(Checked):
+    """An optimiser that is called with `optimizer.backward(loss)` where `loss.backward()` stood.
+
+    Arguments:
+        diagonal    estimator of the curvature's diagonal: any `Diagonal`, or `GaussNewtonBartlett`
+        generator   source of the random numbers; by default one on the first parameter's device, seeded with SEED. The global
+                    random state is never touched. Its state is in `state_dict`, so a run resumes bit for bit
+
+    Option of a group: `every`, the steps of a parameter from one estimate of its curvature to the next; the first has one.
+
+    State of a parameter: `step` (t), `estimates` (how many it has had), and the tensors that KEPT names, in its type.
+    Parameters that are frozen or have no gradient rest. Freeze those that the loss never uses: where `every` > 1 they would
+    keep asking for an estimate.
+
+    Mixed precision: autocast to bfloat16. A gradient scaler would rescale the gradients and not the curvature.
+    """
+
+    KEPT: tuple[str, ...]  # tensors in the state of a parameter, zero at the start
+    OWN = ("diagonal", "generator", "_curvature")  # fields for copies and pickles, which torch makes of three of its own alone
+
+    def __init__(
+        self,
+        params: Iterable,
+        defaults: dict,
+        diagonal: Diagonal | GaussNewtonBartlett,
+        generator: torch.Generator | None,
+    ):
+        super().__init__(params, defaults)
+        if generator is None:
+            device = next((p.device for group in self.param_groups for p in group["params"]), "cpu")
+            generator = torch.Generator(device).manual_seed(SEED)
+        self.diagonal = diagonal
+        self.generator = generator
+        self._curvature: dict[Tensor, Tensor] | None = None  # D since the last step; None: no backward since then
+
+    def _update(self, group: dict, params: list[Tensor], curvature: dict[Tensor, Tensor]) -> None:
+        """The rule: change `params`, all of `group` and with a gradient. `curvature` has D of those that got an estimate."""
+        raise NotImplementedError
+
+    def backward(self, loss: Tensor, retain_graph: bool = False, *, logits: Tensor | None = None) -> None:
+        """Add the gradients of `loss` to `.grad` and, where it is due, the curvature to what the next step uses.
+
+        Called several times before a step, gradients and curvature add up: they are those of the summed loss. Only the
+        optimiser's own parameters get gradients; these carry no graph. `logits` are for `GaussNewtonBartlett`, and only for it.
+        """
+        if not (isinstance(loss, Tensor) and loss.requires_grad):
+            raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")
+        from_logits = isinstance(self.diagonal, GaussNewtonBartlett)
+        if from_logits != (logits is not None):
+            be = "needs the model's: call optimizer.backward(loss, logits=logits)" if from_logits else "takes no logits"
+            raise RuntimeError(f"{type(self.diagonal).__name__} {be}")
+        owners = {p: group for group in self.param_groups for p in group["params"] if p.requires_grad}
+        second = any(self._due(p, group) for p, group in owners.items())
+        keep = {"create_graph": second and not from_logits, "retain_graph": second or retain_graph}
+        found = torch.autograd.grad(loss, list(owners), allow_unused=True, **keep) if owners else ()
+        gradients = {p: g for p, g in zip(owners, found, strict=True) if g is not None}
+        refuse_sparse_and_complex(self, gradients.values())
+        # A gradient left at zero by zero_grad(set_to_none=False), which this loss does not use.
+        gradients |= {p: torch.zeros_like(p) for p in owners if p.grad is not None and p not in gradients}
+        due = [p for p in gradients if self._due(p, owners[p])]
+        D = self._estimate(logits if from_logits else [gradients[p] for p in due], due, retain_graph) if due else []
+        self._accumulate(gradients, dict(zip(due, D, strict=True)))
+
+    def _estimate(self, source: Tensor | list[Tensor], params: list[Tensor], retain_graph: bool) -> list[Tensor]:
+        return self.diagonal(source, params, self.generator, retain_graph=retain_graph)
+
+    @torch.no_grad()
+    def _accumulate(self, gradients: dict[Tensor, Tensor], curvature: dict[Tensor, Tensor]) -> None:
+        kept = self._curvature or {}
+        for p, g in gradients.items():
+            if p.grad is None:
+                p.grad = g.clone()  # two gradients, or a gradient and a constant of the loss, may share memory
+                kept.pop(p, None)  # of a step that was skipped
+            else:
+                p.grad.add_(g)
+        for p, D in curvature.items():
+            kept[p] = kept[p] + D if p in kept else D
+        self._curvature = kept
+
+    def _due(self, p: Tensor, group: dict) -> bool:
+        return p not in self.state or self.state[p]["step"] % group["every"] == 0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Update the parameters, once for every `backward`, or for the sum of several.
+
+        A `closure` computes and returns the loss, and does not differentiate it: `step` clears the gradients, calls the
+        closure, calls `backward`, and returns the loss without its graph.
+        """
+        loss = None
+        if closure is not None:
+            self.zero_grad()
+            with torch.enable_grad():
+                loss = closure()
+            self.backward(loss)
+        active = [[p for p in group["params"] if p.requires_grad and p.grad is not None] for group in self.param_groups]
+        for group, params in zip(self.param_groups, active, strict=True):
+            if self._curvature is None or any(self._due(p, group) and p not in self._curvature for p in params):
+                raise RuntimeError("no curvature for this step: call optimizer.backward(loss), not loss.backward(), before it")
+        for p in (p for params in active for p in params):
+            state = self.state[p]
+            if not state:
+                state.update(step=0, estimates=0, **{name: torch.zeros_like(p) for name in self.KEPT})
+            state["step"] += 1
+            state["estimates"] += p in self._curvature
+        self._updates([(group, ps) for group, ps in zip(self.param_groups, active, strict=True) if ps], self._curvature)
+        self._curvature = None
+        return loss if loss is None else loss.detach()
+
+    def _updates(self, active: list[tuple[dict, list[Tensor]]], curvature: dict[Tensor, Tensor]) -> None:
+        """`_update`, group by group."""
+        for group, params in active:
+            self._update(group, params, curvature)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, and the curvature that came with them."""
+        super().zero_grad(set_to_none)
+        self._curvature = None
+
+    def state_dict(self) -> dict:
+        """As torch's, with the state of the generator."""
+        generator = {"device": self.generator.device.type, "state": self.generator.get_state()}
+        return super().state_dict() | {"generator": generator}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As torch's. Without the key 'generator' in `state_dict`, the optimiser's own generator goes on."""
+        saved = state_dict.get("generator")
+        if saved is not None and saved["device"] != self.generator.device.type:
+            raise ValueError(
+                f"the probes were drawn on {saved['device']}, and generator is on {self.generator.device.type}: build the"
+                f" optimiser with generator=torch.Generator('{saved['device']}'), or remove 'generator' from the state_dict"
+            )
+        super().load_state_dict(state_dict)
+        if saved is not None:
+            self.generator.set_state(saved["state"].cpu())
+        self._curvature = None
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {name: getattr(self, name) for name in self.OWN}

@@ -1,0 +1,73 @@
+"""A compiled step is the ordinary step up to rounding, with the same state and the same probes."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+
+from secondlook.curvature import Hutchinson
+from secondlook.optim import AdaHessian
+from secondlook.optim.compiled import compiled_step
+
+X = torch.randn(16, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = torch.randint(0, 3, (16,), generator=torch.Generator().manual_seed(1))
+CRITERION = torch.nn.CrossEntropyLoss()
+COMPILER = pytest.param(
+    "inductor", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="this backend needs a C++ compiler")
+)
+
+
+def network() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        layers = [torch.nn.Conv2d(1, 2, 3), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(32, 3)]
+        return torch.nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", COMPILER])
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "hessian_power": 0.5, "averaging": "absolute"}])
+def test_ten_steps_agree_with_the_ordinary_ones(backend, options):
+    ours, theirs = network(), network()
+    ordinary = AdaHessian(ours.parameters(), lr=0.01, **options)
+    other = AdaHessian(theirs.parameters(), lr=0.01, **options)
+    step = compiled_step(other, theirs, CRITERION, backend)
+    for t in range(10):
+        loss = CRITERION(ours(X), Y)
+        ordinary.zero_grad()
+        ordinary.backward(loss)
+        ordinary.step()
+        if t == 5:  # compiled and ordinary steps may alternate
+            other.zero_grad()
+            other.backward(CRITERION(theirs(X), Y))
+            other.step()
+        else:
+            assert step(X, Y).item() == pytest.approx(loss.item(), rel=1e-12)
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+
+def test_the_learning_rate_may_change():
+    ours = network()
+    optimizer = AdaHessian(ours.parameters(), lr=0.01)
+    step = compiled_step(optimizer, ours, CRITERION, "aot_eager")
+    step(X, Y)
+    before = copy.deepcopy(ours)
+    optimizer.param_groups[0]["lr"] = 0.0
+    step(X, Y)
+    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), before.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: AdaHessian(m.parameters(), every=2),
+        lambda m: AdaHessian(m.parameters(), diagonal=Hutchinson(2)),
+        lambda m: AdaHessian(m[0].parameters()),
+        lambda m: AdaHessian([{"params": m[0].parameters()}, {"params": m[3].parameters()}]),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(make):
+    model = network()
+    with pytest.raises(ValueError, match="^optimizer must"):
+        compiled_step(make(model), model, CRITERION)

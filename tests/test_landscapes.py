@@ -1,0 +1,150 @@
+"""The landscapes: their minima, their batches; the experiment's rules against torch, its measures on hand-made paths."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from secondlook.problems.landscapes import LANDSCAPES, gradient_noise
+from secondlook.study import claims, measures
+from secondlook.study.experiment import Experiment, run
+
+EXPERIMENT = Experiment(Path(__file__).parents[1], "landscapes")
+article, optimisers, courses, experiment = (EXPERIMENT.part(name) for name in ("rules", "optimisers", "courses", "experiment"))
+
+EACH = pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=list(LANDSCAPES))
+METHODS = optimisers.methods(0.9, (0.9, 0.999))
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@EACH
+def test_the_minima_are_stationary_and_have_the_lowest_value(landscape):
+    theta = torch.tensor(landscape.minima, dtype=torch.float64, requires_grad=True)
+    value = landscape.value(theta)
+    assert (value - landscape.lowest).abs().max() < 1e-12
+    assert torch.autograd.grad(value.sum(), theta)[0].abs().max() < 1e-9
+    assert landscape.distance(theta.detach()).max() == 0
+
+
+@EACH
+def test_nothing_on_a_grid_is_lower(landscape):
+    axis = torch.linspace(-4.5, 4.5, 1801 if len(landscape.minima[0]) == 2 else 90001, dtype=torch.float64)
+    theta = torch.cartesian_prod(*[axis] * len(landscape.minima[0])).reshape(-1, len(landscape.minima[0]))
+    value = landscape.value(theta)
+    assert value.min() >= landscape.lowest - 1e-12
+    assert landscape.distance(theta[value.argmin()]) < 0.01
+
+
+@EACH
+def test_cells_are_independent(landscape):
+    theta = normal(5, 3, len(landscape.minima[0])).requires_grad_()
+    (g,) = torch.autograd.grad(landscape.value(theta).sum(), theta)
+    one = theta[2, 1].detach().requires_grad_()
+    assert torch.equal(torch.autograd.grad(landscape.value(one), one)[0], g[2, 1])
+
+
+def test_noise_is_added_to_the_gradient_and_not_to_the_hessian():
+    noise, f = normal(2), LANDSCAPES["Beale"].value
+    theta = normal(2, seed=1)
+    g, noisy = (torch.func.grad(h)(theta) for h in (f, lambda theta: f(theta) + gradient_noise(theta, noise)))
+    torch.testing.assert_close(noisy, g + noise, rtol=0, atol=1e-12)
+    H, same = (torch.func.hessian(h)(theta) for h in (f, lambda theta: f(theta) + gradient_noise(theta, noise)))
+    assert torch.equal(H, same)
+
+
+def test_the_article_s_nesterov_is_heavy_ball():
+    given = (lambda w: 2 * w, 1.0, 5, 0.1, 0.9)
+    assert article.last(article.nesterov(*given)) == pytest.approx(-0.58042, abs=1e-12)
+    assert article.last(article.momentum(*given)) == pytest.approx(-0.58042, abs=1e-12)
+    assert article.last(article.look_ahead(*given)) == pytest.approx(-0.41572, abs=5e-6)
+
+
+def test_the_article_s_adam_divides_by_zero():
+    with pytest.raises(ZeroDivisionError):
+        next(article.adam(lambda w: 2 * w, 1.0, 1, 0.1, 0.9, 0.999, 1e-7))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "AdaHessian"])
+def test_a_cell_of_a_batch_is_a_run_of_its_own(name):
+    start, rates, f = 0.3 * normal(4, 2) + 1, [0.001, 0.01], LANDSCAPES["saddle"].value
+
+    def descend(start, rates):
+        return optimisers.descend(METHODS[name], lambda theta, t: f(theta).sum(), start, rates, 20)
+
+    torch.testing.assert_close(descend(start[2:3], rates[1:])[:, 0, 0], descend(start, rates)[:, 1, 2], rtol=0, atol=1e-12)
+
+
+def test_a_diverged_cell_touches_no_other():
+    start = torch.tensor([[1.0, 1.0], [1e200, -1e200]], dtype=torch.float64)
+    for name, make in METHODS.items():
+        path = optimisers.descend(make, lambda theta, t: LANDSCAPES["Beale"].value(theta).sum(), start, [1e-3], 5)
+        assert path[:, 0, 0].isfinite().all(), name
+
+
+def test_adabelief_is_adam_with_the_deviation_from_the_mean():
+    g = normal(30, 2)
+    theta = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = optimisers.AdaBelief([theta], lr=0.1)
+    m = v = w = torch.zeros(2, dtype=torch.float64)
+    for t in range(1, 31):
+        theta.grad = g[t - 1]
+        optimizer.step()
+        m = 0.9 * m + 0.1 * g[t - 1]
+        v = 0.999 * v + 0.001 * (g[t - 1] - m) ** 2 + 1e-16
+        w = w - 0.1 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-16)
+    torch.testing.assert_close(theta.detach(), w, rtol=0, atol=1e-12)
+
+
+def test_closed_forms_of_two_by_two_matrices():
+    A, g = normal(50, 2, 2), normal(50, 2, seed=1)
+    H = A + A.mT
+    eigenvalues, q = torch.linalg.eigh(H)
+    torch.testing.assert_close(optimisers.absolute(H), (q * eigenvalues.abs().unsqueeze(-2)) @ q.mT, rtol=0, atol=1e-12)
+    torch.testing.assert_close(optimisers.inverse_product(H, g), torch.linalg.solve(H, g), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["Newton", "absolute-value Newton"])
+def test_newton_solves_a_quadratic_in_one_step(name):
+    path = optimisers.descend(METHODS[name], lambda theta, t: LANDSCAPES["rotated"].value(theta).sum(), normal(3, 2), [1.0], 1)
+    assert path[-1].abs().max() < 1e-12
+
+
+def test_epochs_overshoot_and_escape_of_hand_made_paths():
+    distance = np.array([[3, 3, 0], [0, 2, 1], [2, 1, 1], [0, 0, np.nan]], dtype=float)
+    assert courses.arrived(distance, 1).tolist() == [3, 2, np.inf]
+    assert courses.overshoot(distance[:, :2], 0.5).tolist() == [1.5, 0]
+    assert courses.first(distance[:, :2] == 2).tolist() == [2, 1]
+
+
+def test_angles_and_jitter_of_hand_made_paths():
+    theta = np.array([[[0, 0], [0, 0]], [[1, 0], [1, 0]], [[1, 1], [0, 0]], [[1, 2], [1, 0]]], dtype=float)
+    np.testing.assert_allclose(courses.turning(theta, np.array([np.inf, np.inf])), [45, 180])
+    np.testing.assert_allclose(courses.turning(theta, np.array([2, 2])), [90, 180])
+    np.testing.assert_allclose(courses.jitter(theta, 2), [1, 1])
+
+
+def test_small_swings_do_not_count():
+    theta = np.array([[2.0, 0], [-1, 0], [0.001, 0], [-1, 0], [1, 0], [-1, 0]])[:, None]
+    assert courses.crossings(theta, np.array([np.inf]), 0.01).tolist() == [3]
+    assert courses.crossings(theta, np.array([3]), 0.01).tolist() == [1]
+
+
+def test_the_best_rate_arrives_first():
+    epochs = np.array([[np.inf, np.inf, np.inf], [9, 9, np.inf], [9, 9, 20.0], [7, np.inf, np.inf]])
+    assert experiment.best(epochs, np.zeros((4, 3))) == 2
+    nowhere = np.full((2, 3), np.inf)
+    assert experiment.best(nowhere, np.array([[np.nan] * 3, [2.0] * 3])) == 1
+
+
+def test_smoke_run_measures_and_judges_everything():
+    rows = pd.concat([run(EXPERIMENT, EXPERIMENT.setting(case, "smoke")) for case in EXPERIMENT.cases], ignore_index=True)
+    summary = measures.summarise(EXPERIMENT, rows)
+    judged = {claim["id"]: claim["verdict"] for claim in claims.judge_all([(EXPERIMENT, summary)])}
+    assert list(judged) == ["C1", "C2", "C3", "C4a", "C4b", "C4c", "C4d", "C5a", "C5b", "E6a", "E6b"]
+    assert judged["E6a"] == "reproduced"
+    assert summary.find("belief.error", "").value < 0.2
