@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from secondlook.curvature import Hutchinson
-from secondlook.optim import AdaHessian
-from secondlook.optim.compiled import compiled_step
+from secondlook.optim import AdaHessian, compiled_step
 
 X = torch.randn(16, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.randint(0, 3, (16,), generator=torch.Generator().manual_seed(1))

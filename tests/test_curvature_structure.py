@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
@@ -68,9 +69,9 @@ def test_stored_numbers_are_counted():
 
 def test_kfac_is_exact_for_one_example():
     params, x = setting(MLP, examples=1)
-    _, layers = (fisher(MLP, params, x), structures.kronecker(structures.kfac(MLP, params, x)))
-    sizes = [out * inputs for out, inputs in MLP.shapes]
-    torch.testing.assert_close(layers.dense(), structures.in_blocks(_, sizes).dense(), **CLOSE)
+    factors = structures.kronecker(structures.kfac(MLP, params, x))
+    layers = structures.in_blocks(fisher(MLP, params, x), [out * inputs for out, inputs in MLP.shapes])
+    torch.testing.assert_close(factors.dense(), layers.dense(), **CLOSE)
 
 
 def test_kfac_s_factors_are_written_out():
@@ -152,8 +153,6 @@ def test_pictures_are_the_same_for_the_same_seed():
 
 @pytest.fixture(scope="module")
 def rows():
-    import pandas as pd
-
     return pd.concat(run(EXPERIMENT, EXPERIMENT.setting(case, "smoke")) for case in EXPERIMENT.cases)
 
 

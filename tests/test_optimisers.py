@@ -125,7 +125,10 @@ def of(optimizer):
 
 
 def test_the_table_is_complete():
-    assert {entry.make.__name__ for entry in OURS.values()} == set(secondlook.optim.__all__)
+    """Newton and K-FAC are not called as the others are, with parameters and a loss: test_newton.py and test_kfac.py."""
+    public = {name for name in secondlook.optim.__all__ if isinstance(getattr(secondlook.optim, name), type)}
+    optimisers = {name for name in public if issubclass(getattr(secondlook.optim, name), torch.optim.Optimizer)}
+    assert {entry.make.__name__ for entry in OURS.values()} | {"Newton", "KFAC"} == optimisers
 
 
 # What every optimiser does

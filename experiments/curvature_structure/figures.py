@@ -100,7 +100,7 @@ def _over_cells(table: pd.DataFrame, method: str) -> statistics.Estimate:
 
 
 def tradeoff(rows: pd.DataFrame) -> Figure:
-    """Shows: error of G and of H, and quality of the step, against the share of the full matrix's numbers that is stored.
+    """Shows: error of G, and quality of the step, against the share of the full matrix's numbers that is stored.
 
     Requires: case networks, metrics stored, error and model share.
     """
@@ -133,7 +133,6 @@ def tradeoff(rows: pd.DataFrame) -> Figure:
     left.set(ylim=(0, 1.3))
     right.set(ylim=(0.4, 1))
     left.annotate("no curvature", (0.9, 1), (0, 3), textcoords="offset points", ha="right", color=style.GREY, fontsize=8)
-    without = _over_cells(directions(rows, "G"), "none").value
     right.annotate("gradient", (0.9, without), (0, 3), textcoords="offset points", ha="right", color=style.GREY, fontsize=8)
     return figure
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from secondlook.study import statistics
 from secondlook.study.statistics import Estimate
-from secondlook.study.text import fixed, interval
+from secondlook.study.text import fixed
 
 from .selections import DAMPING, best_falls, directions, document_arrays, layer_sizes, of_cells
 
@@ -118,10 +118,10 @@ def fall_gain(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 
 def least_damping(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The least damping that was tried, and the fall of the full step from G there above the gradient's."""
+    """The least damping that was tried, and how far the fall of the full step from G is there below the gradient's."""
     least = rows[rows.damping > 0].damping.min()
     table = of_cells(rows, "fall", "G", least).groupby("seed").mean()
-    return {"damping": Estimate(least), "gain": statistics.paired(table["full"], table["none"])}
+    return {"damping": Estimate(least), "loss": statistics.paired(table["none"], table["full"])}
 
 
 def cells_better(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -180,6 +180,13 @@ def training(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+def widest(rows: pd.DataFrame) -> Estimate:
+    """The largest half-width of an interval of those means that `summary` shows."""
+    shown = [found[_key("G", method)] for found in (error(rows), direction(rows), fall(rows)) for method in METHODS]
+    shown += [direction(rows)[_key("H", method)] for method in METHODS]
+    return Estimate(max(estimate.high - estimate.value for estimate in shown))
+
+
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Every approximation: what it stores, its error, its step."""
     kept, errors, shares, falls = stored(rows), error(rows), direction(rows), fall(rows)
@@ -190,9 +197,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                 "Numbers, MLP": fixed(kept[_key("tanh", method)], 0),
                 "Numbers, CNN": fixed(kept[_key("CNN", method)], 0),
                 "Error of G": fixed(errors[_key("G", method)]),
-                "Direction, G": interval(shares[_key("G", method)], fixed),
-                "Direction, H": interval(shares[_key("H", method)], fixed),
-                "Fall, G": interval(falls[_key("G", method)], fixed),
+                "Direction, G": fixed(shares[_key("G", method)]),
+                "Direction, H": fixed(shares[_key("H", method)]),
+                "Fall, G": fixed(falls[_key("G", method)]),
             }
             for method, label in METHODS.items()
         ]

@@ -50,7 +50,7 @@ def contours(rows: pd.DataFrame) -> Figure:
     Shows: paths of nine optimisers from one start (circle), each at its own best rate without noise; minima as stars.
     Requires: case surfaces; case sweep, metrics x and y.
     """
-    figure, panels = style.axes(1, 3, height=3.0)
+    figure, panels = style.axes(1, 3, height=2.8)
     for axis, name in zip(panels, CLASSICAL, strict=True):
         _plan(axis, rows, name)
         for method in RACERS:
@@ -116,7 +116,7 @@ def sensitivity(rows: pd.DataFrame) -> Figure:
     Shows: for each optimiser and rate, the share of reported starts that arrive, as colour; a dot marks the rate that the
     tuning starts chose. Top without noise, below with noise. Requires: case sweep, metrics arrived and turning.
     """
-    figure, panels = style.axes(2, 3, height=4.6, sharex=True, sharey=True)
+    figure, panels = style.axes(2, 3, height=3.9, sharex=True, sharey=True)
     arrivals, chosen = reported(rows), best_rates(rows)
     arrivals = arrivals.assign(hit=np.isfinite(arrivals.value))
     methods = arrivals.method.unique()
@@ -153,7 +153,7 @@ def statements(rows: pd.DataFrame) -> Figure:
     Shows: share of comparisons in which a caption holds, with 95 % intervals over starts, without noise (filled) and with noise
     (open); beyond the line in the middle the caption holds more often than not. Requires: case sweep.
     """
-    figure, axis = style.axes(height=3.4, width=5.6)
+    figure, axis = style.axes(height=3.0, width=5.6)
     smoother, overshoots, faster = measures.smoother(rows), measures.overshoots(rows), measures.faster(rows)
     steadier, calmer, leaves = measures.steadier(rows), measures.calmer(rows), measures.leaves(rows)
     swings, belief = measures.swings(rows), measures.belief_wins(rows)
@@ -196,7 +196,7 @@ def nesterov(rows: pd.DataFrame) -> Figure:
     """
     found = rows[(rows.case == "rules") & (rows.metric == "w")]
     table = found.pivot(index="step", columns="method", values="value")
-    figure, (left, right) = style.axes(1, 2, height=2.5)
+    figure, (left, right) = style.axes(1, 2, height=2.2)
     for rule, of_torch, label in (
         ("printed Nesterov", "heavy ball", "the article's 'Nesterov'"),
         ("look-ahead", "Nesterov", "gradient looked up ahead"),
@@ -225,7 +225,7 @@ def belief(rows: pd.DataFrame) -> Figure:
     positive = table.index > 0
     zero = table.index[positive][0] / 10  # where curvature 0 is drawn
     at = np.where(positive, table.index, zero)
-    figure, (left, right) = style.axes(1, 2, height=2.7, sharey=True)
+    figure, (left, right) = style.axes(1, 2, height=2.3, sharey=True)
     colour, shades = style.COLOUR["AdaBelief"], (1.0, 0.65, 0.4)
     for axis, cells in ((left, [(u, sigmas[0]) for u in speeds[::-1]]), (right, [(speeds[0], s) for s in sigmas[::-1]])):
         for (speed, sigma), shade in zip(cells, shades, strict=False):
@@ -253,7 +253,7 @@ def taylor(rows: pd.DataFrame) -> Figure:
     Requires: case taylor.
     """
     found = rows[rows.case == "taylor"]
-    figure, panels = style.axes(1, 2, height=2.6, sharey=True)
+    figure, panels = style.axes(1, 2, height=2.2, sharey=True)
     for axis, at in zip(panels, found["at"].unique(), strict=True):
         cells = found[found["at"] == at]
         numbers = cells[cells.y.isna()].set_index("metric").value
@@ -284,7 +284,7 @@ def one_step(rows: pd.DataFrame) -> Figure:
     Requires: case one_step.
     """
     found = rows[rows.case == "one_step"]
-    figure, (left, right) = style.axes(1, 2, height=2.5)
+    figure, (left, right) = style.axes(1, 2, height=2.2)
     colour = style.COLOUR["AdaHessian"]
     for name, label, line in (("bowl", "$10 x^2 + y^2$", "-"), ("rotated", "rotated, condition 100", ":")):
         worst = found[(found.landscape == name) & (found.metric == "coordinate")].value.sort_values().to_numpy()

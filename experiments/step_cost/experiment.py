@@ -1,8 +1,9 @@
 """What a step of AdaHessian costs beside a step of SGD, and beside other implementations of the same rule.
 
-Background: a matrix product has one product forward and two backward; a Hessian-vector product has six more. An exact full-batch
-AdaHessian step therefore costs three times the operations of a gradient step, whatever the implementation. Hardware: one CPU
-core; times mean nothing but as ratios within one round. Run time: about three minutes, most of it compilation and the peers.
+Background: a matrix product has one product forward and two backward; a Hessian-vector product has six more. An exact step of
+AdaHessian on the whole batch therefore costs three times the operations of a gradient step, whatever the implementation.
+Hardware: one CPU core; times mean nothing but as ratios within one round. Run time: about five minutes, most of it compilation
+and the peers.
 """
 
 import multiprocessing

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secondlook.errors import Mistake
-from secondlook.optim import AdaHessian
-from secondlook.optim.compiled import compiled_step
+from secondlook.optim import AdaHessian, compiled_step
 
 from .networks import loss
 

@@ -1,11 +1,30 @@
 """Optimisers, one file each; the docstring of each is its update rule.
 
-from secondlook.optim import AdaBelief, AdaHessian, OASIS, Sophia
+AdaHessian, OASIS and Sophia take an estimator of the Hessian's diagonal from `secondlook.curvature`; Newton takes a direction
+from here (Plain, Damped, LevenbergMarquardt, Absolute, TrustRegion).
 """
 
 from secondlook.optim.adabelief import AdaBelief
 from secondlook.optim.adahessian import AdaHessian
+from secondlook.optim.compiled import compiled_step
+from secondlook.optim.kfac import KFAC
+from secondlook.optim.newton import Absolute, Damped, Eigen, LevenbergMarquardt, Newton, Plain, Steihaug, TrustRegion
 from secondlook.optim.oasis import OASIS
 from secondlook.optim.sophia import Sophia
 
-__all__ = ["OASIS", "AdaBelief", "AdaHessian", "Sophia"]
+__all__ = [
+    "KFAC",
+    "OASIS",
+    "Absolute",
+    "AdaBelief",
+    "AdaHessian",
+    "Damped",
+    "Eigen",
+    "LevenbergMarquardt",
+    "Newton",
+    "Plain",
+    "Sophia",
+    "Steihaug",
+    "TrustRegion",
+    "compiled_step",
+]

@@ -12,9 +12,10 @@ and forward over reverse costs more here. Example:
 
 Parameters, state and probes are the optimiser's own, so compiled and ordinary steps may alternate, and `state_dict` holds all.
 
-Cost: as AdaHessian with one probe and `every=1`; compilation takes a quarter of a minute or more, again for every new shape of a batch.
-Deviations: the operations are those of AdaHessian in an order that the compiler chooses, so results differ by rounding. Buffers
-that a forward pass changes, such as the running means of batch norm, are not updated.
+Cost: as AdaHessian with one probe and `every=1`; compilation takes a quarter of a minute or more, again for every new shape of
+a batch, and needs a C++ compiler with the default backend.
+Deviations: the operations are those of AdaHessian in an order that the compiler chooses, so results differ by rounding.
+Buffers that a forward pass changes, such as the running means of batch norm, are not updated.
 """
 
 from collections.abc import Callable
