@@ -32,6 +32,6 @@ def costs(rows: pd.DataFrame) -> Figure:
 
 def _colour(method: str) -> str:
     """Ours in AdaHessian's colour, first-order ones in theirs, other packages in black."""
-    if method.endswith("_optimizer"):
+    if method.endswith("-optimizer"):
         return style.INK
     return style.COLOUR["AdaHessian" if method.startswith("AdaHessian") else "Adam" if "Adam" in method else "GD"]

@@ -9,7 +9,7 @@ from .rounds import NETWORKS, ratios
 
 
 def _key(method: str) -> str:
-    return method.lower().replace(" ", "_")
+    return method.lower().replace(" ", "_").replace("-", "_")
 
 
 def _medians(found: pd.DataFrame) -> dict[str, Estimate]:
@@ -45,5 +45,5 @@ def costs(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for method in sorted(methods, key=lambda m: found["Perceptron"][m].median()):
         times = {name: interval(median(table[method]), fixed) for name, table in found.items() if method in table}
-        lines.append({"Method": method, **times, "Peak MiB": f"{peaks[method]:.0f}" if method in peaks else None})
+        lines.append({"Method": method, **times, "Peak MiB": f"{peaks[method]:.0f}" if method in peaks else "–"})
     return pd.DataFrame(lines)

@@ -48,7 +48,7 @@ def sgd_compiled(lr: float, model: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 
 def sgd(lr: float) -> Callable:
-    return partial(torch.optim.SGD, lr=lr, momentum=0.9)
+    return partial(torch.optim.SGD, lr=lr, momentum=0.9)  # the usual momentum; its value costs nothing
 
 
 def peer(package: str, name: str, lr: float, model: nn.Module, x: Tensor, y: Tensor) -> Step:
@@ -68,6 +68,6 @@ def makers(lr: float) -> dict[str, Callable[[nn.Module, Tensor, Tensor], Step]]:
         "AdaHessian": partial(ours, lr, 1),
         "AdaHessian every 4": partial(ours, lr, 4),
         "AdaHessian compiled": partial(ours_compiled, lr),
-        "torch_optimizer": partial(peer, "torch_optimizer", "Adahessian", lr),
-        "pytorch_optimizer": partial(peer, "pytorch_optimizer", "AdaHessian", lr),
+        "torch-optimizer": partial(peer, "torch_optimizer", "Adahessian", lr),
+        "pytorch-optimizer": partial(peer, "pytorch_optimizer", "AdaHessian", lr),
     }
