@@ -12,9 +12,8 @@ from secondlook.optim import AdaHessian, compiled_step
 X = torch.randn(16, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.randint(0, 3, (16,), generator=torch.Generator().manual_seed(1))
 CRITERION = torch.nn.CrossEntropyLoss()
-COMPILER = pytest.param(
-    "inductor", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="this backend needs a C++ compiler")
-)
+OPTIONS = {"weight_decay": 0.1, "hessian_power": 0.5, "averaging": "absolute"}
+COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="this backend needs a C++ compiler")
 
 
 def network() -> torch.nn.Module:
@@ -24,8 +23,9 @@ def network() -> torch.nn.Module:
         return torch.nn.Sequential(*layers).double()
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", COMPILER])
-@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "hessian_power": 0.5, "averaging": "absolute"}])
+@pytest.mark.parametrize(
+    "backend, options", [("aot_eager", {}), ("aot_eager", OPTIONS), pytest.param("inductor", OPTIONS, marks=COMPILER)]
+)
 def test_ten_steps_agree_with_the_ordinary_ones(backend, options):
     ours, theirs = network(), network()
     ordinary = AdaHessian(ours.parameters(), lr=0.01, **options)

@@ -47,9 +47,12 @@ def run(options) -> None:
 
     experiment = Experiment(ROOT, options.experiment)
     own = bool(options.set) or options.seed is not None
-    if options.out and len(options.case) != 1:
+    if options.out and not options.case:
         raise Mistake("--out names one file: say which --case goes there")
-    settings = [experiment.setting(case, options.scale, options.set, options.seed) for case in options.case or experiment.cases]
+    settings = [
+        experiment.setting(case, options.scale, options.set, options.seed)
+        for case in ([options.case] if options.case else experiment.cases)
+    ]
     for setting in settings:
         trial = ROOT / "results" / "trials" / setting.experiment / f"{setting.case}-{setting.digest[:8]}.csv"
         regular = results(options.scale) / "raw" / setting.experiment / f"{setting.case}.csv"
@@ -196,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
     made = verb("run", run)
     experiment(made)
     scale(made)
-    made.add_argument("--case", action="append", default=[], help="one case, or several by repetition; without it, all of them")
+    made.add_argument("--case", help="one case; without it, all of them")
     made.add_argument("--seed", type=int, help="one seed in place of the declared ones")
     made.add_argument(
         "--set",
