@@ -9,7 +9,7 @@ from reference import averaged, blocks, hessian
 
 from secondlook.curvature import Exact, Hutchinson
 from secondlook.curvature.averaging import spatial_average
-from secondlook.curvature.products import hvp
+from secondlook.curvature.products import GraphHessian, hvp
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -54,16 +54,18 @@ def test_product_is_zero_where_the_gradient_does_not_depend_on_the_parameter():
 def test_the_graph_is_kept_only_as_asked(diagonal):
     params = LOGISTIC.params()
     gradients = LOGISTIC.gradients(params)
-    diagonal(gradients, params, torch.Generator(), retain_graph=True)
-    diagonal(gradients, params, torch.Generator())
+    diagonal(GraphHessian(gradients, params, retain_graph=True), torch.Generator())
+    diagonal(GraphHessian(gradients, params), torch.Generator())
     with pytest.raises(RuntimeError, match="second time"):
-        diagonal(gradients, params, torch.Generator())
+        diagonal(GraphHessian(gradients, params), torch.Generator())
 
 
 @every_case
 def test_exact_diagonal(case):
     params = case.params()
-    torch.testing.assert_close(flat(Exact()(case.gradients(params), params)), dense(case).diag(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        flat(Exact()(GraphHessian(case.gradients(params), params))), dense(case).diag(), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.start) <= 10], ids=str)
@@ -72,7 +74,7 @@ def test_mean_over_all_probes_is_the_exact_diagonal(case, monkeypatch):
     every = Hutchinson(len(probes))
     monkeypatch.setattr(Hutchinson, "probe", lambda self, params, generator: probes.pop())
     params = case.params()
-    D = every(case.gradients(params), params, None)
+    D = every(GraphHessian(case.gradients(params), params), None)
     assert not probes
     torch.testing.assert_close(flat(D), dense(case).diag(), rtol=1e-12, atol=1e-12)
 
@@ -83,7 +85,7 @@ def test_mean_and_variance_follow_the_closed_form(distribution, probes):
     """24 means and 24 variances within 5.5 standard errors: a false alarm in 5e5 seeds, by the normal approximation."""
     draws, params, diagonal = 2500, QUADRATIC.params(), Hutchinson(probes, distribution)
     gradients, generator = QUADRATIC.gradients(params), torch.Generator().manual_seed(0)
-    D = torch.stack([flat(diagonal(gradients, params, generator, retain_graph=True)) for _ in range(draws)])
+    D = torch.stack([flat(diagonal(GraphHessian(gradients, params, retain_graph=True), generator)) for _ in range(draws)])
     H = QUADRATIC.H
     law = ((H**2).sum(1) + (1 if distribution == "gaussian" else -1) * H.diag() ** 2) / probes
     away = D - H.diag()
@@ -95,7 +97,7 @@ def test_mean_and_variance_follow_the_closed_form(distribution, probes):
 
 def test_some_of_the_parameters_give_their_part_of_the_diagonal():
     params = LOGISTIC.params()
-    D = Exact()(LOGISTIC.gradients(params)[1:], params[1:])
+    D = Exact()(GraphHessian(LOGISTIC.gradients(params)[1:], params[1:]))
     torch.testing.assert_close(flat(D), dense(LOGISTIC).diag()[12:], rtol=1e-12, atol=1e-12)
 
 

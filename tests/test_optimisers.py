@@ -17,7 +17,8 @@ from cases import BOWL, CONV, LOGISTIC, QUADRATIC
 from torch.nn import functional
 
 import secondlook.optim
-from secondlook.curvature import Exact, GaussNewtonBartlett, Hutchinson
+from secondlook.curvature import Exact, GaussNewtonBartlett, Hutchinson, Objective
+from secondlook.curvature.gauss_newton import GraphLogits
 from secondlook.optim import OASIS, AdaBelief, AdaHessian, Sophia
 from secondlook.optim.base import SecondOrder
 
@@ -99,7 +100,7 @@ def differentiate(optimizer, params):
     if not isinstance(optimizer, SecondOrder):
         loss.backward()
     elif isinstance(optimizer.diagonal, GaussNewtonBartlett):
-        optimizer.backward(loss, logits=out)
+        optimizer.backward(loss, curvature_of=out)
     else:
         optimizer.backward(loss)
     return loss.item()
@@ -356,7 +357,7 @@ def test_a_graph_can_be_kept(entry):
     optimizer = entry(params)
     out = logits(params)
     loss = functional.cross_entropy(out, Y)
-    more = {"logits": out} if isinstance(optimizer.diagonal, GaussNewtonBartlett) else {}
+    more = {"curvature_of": out} if isinstance(optimizer.diagonal, GaussNewtonBartlett) else {}
     optimizer.backward(loss, retain_graph=True, **more)
     optimizer.backward(loss, **more)
     with pytest.raises(RuntimeError, match="second time"):
@@ -372,18 +373,47 @@ def test_each_estimator_fits_each_optimiser(make):
         assert functional.cross_entropy(logits(params), Y) < 0.95 * functional.cross_entropy(logits(LOGISTIC.params()), Y)
 
 
-def test_logits_are_for_those_who_need_them():
+def test_each_estimator_says_what_it_is_estimated_from():
     params = LOGISTIC.params()
     out = logits(params)
     loss = functional.cross_entropy(out, Y)
-    with pytest.raises(
-        RuntimeError, match=r"GaussNewtonBartlett needs the model's: call optimizer.backward\(loss, logits=logits"
-    ):
-        Sophia(params, diagonal=GaussNewtonBartlett()).backward(loss)
-    with pytest.raises(RuntimeError, match="Hutchinson takes no logits"):
-        Sophia(params).backward(loss, logits=out)
-    with pytest.raises(RuntimeError, match="the logits have no graph"):
-        Sophia(params, diagonal=GaussNewtonBartlett()).backward(loss, logits=out.detach())
+    sampled, probed = Sophia(params, diagonal=GaussNewtonBartlett()), Sophia(params)
+    with pytest.raises(RuntimeError, match=r"needs the model's logits: call optimizer.backward\(loss, curvature_of=logits\)"):
+        sampled.backward(loss)
+    with pytest.raises(RuntimeError, match=r"Hutchinson needs the curvature of a loss, one number, got shape \(12, 4\)"):
+        probed.backward(loss, curvature_of=out)
+    with pytest.raises(RuntimeError, match="curvature_of has no graph"):
+        sampled.backward(loss, curvature_of=out.detach())
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_curvature_may_come_from_part_of_the_batch_or_from_an_objective(every):
+    """Both give what the exact diagonal of that part gives; the gradient stays that of the whole loss."""
+
+    def part_loss(params, x, y):
+        return functional.cross_entropy(x @ params[0].T + params[1], y)
+
+    ends = []
+    for source in ("part", "objective"):
+        params = LOGISTIC.params()
+        optimizer = AdaHessian(params, diagonal=Exact(), every=every)
+        for _ in range(4):
+            part = part_loss(params, X[:5], Y[:5]) if source == "part" else Objective(part_loss, params, (X[:5], Y[:5]))
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(logits(params), Y)
+            optimizer.backward(loss, curvature_of=part)
+            whole = torch.autograd.grad(functional.cross_entropy(logits(params), Y), params)
+            assert all(torch.equal(p.grad, g) for p, g in zip(params, whole, strict=True))
+            optimizer.step()
+        ends.append(torch.cat([p.detach().reshape(-1) for p in params]))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
+    other = LOGISTIC.params()
+    optimizer = AdaHessian(other, diagonal=Exact(), every=every)
+    for _ in range(4):
+        optimizer.zero_grad()
+        optimizer.backward(functional.cross_entropy(logits(other), Y))
+        optimizer.step()
+    assert (torch.cat([p.detach().reshape(-1) for p in other]) - ends[0]).abs().max() > 1e-3  # the part does matter
 
 
 # Against the papers' equations written out
@@ -574,7 +604,7 @@ def test_gauss_newton_bartlett_is_unbiased():
             labels = torch.tensor(labels)[:, None]
             patch.setattr(torch, "multinomial", lambda *_, labels=labels, **__: labels)
             z = torch.tanh(x @ params[0].T + params[1])
-            mean += p.gather(1, labels).prod() * flat(GaussNewtonBartlett()(z, params, None))
+            mean += p.gather(1, labels).prod() * flat(GaussNewtonBartlett()(GraphLogits(z, params), None))
     torch.testing.assert_close(mean, expected, rtol=1e-12, atol=1e-14)
 
 

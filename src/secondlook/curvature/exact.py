@@ -1,37 +1,36 @@
-"""The exact diagonal of the Hessian, for small problems.
+"""The exact diagonal of a Hessian, for small problems.
 
     D_i = e_i^T H e_i,    e_i the i-th basis vector
 
-Cost: n Hessian-vector products, each through the block of one parameter. Deviations: none.
+Cost: n Hessian-vector products. Deviations: none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from secondlook.curvature.products import hvp
+from secondlook.curvature.products import Operator, Vector
 
 
 @dataclass(frozen=True)
 class Exact:
     """diag(H), entry by entry; draws nothing from the generator."""
 
-    def __call__(
-        self,
-        gradients: Sequence[Tensor],
-        params: Sequence[Tensor],
-        generator: torch.Generator | None = None,
-        *,
-        retain_graph: bool = False,
-    ) -> list[Tensor]:
+    def __call__(self, H: Operator, generator: torch.Generator | None = None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""
-        D = [torch.zeros_like(p) for p in params]
-        entries = [(j, i) for j, p in enumerate(params) for i in range(p.numel())]
-        for left, (j, i) in zip(reversed(range(len(entries))), entries, strict=True):
-            e = torch.zeros_like(params[j])
-            e.view(-1)[i] = 1
-            (column,) = hvp([gradients[j]], [params[j]], [e], retain_graph=retain_graph or left > 0)
-            D[j].view(-1)[i] = column.reshape(-1)[i]
+        D = [torch.zeros_like(p) for p in H.params]
+        entries = [(d.view(-1), j, i) for j, d in enumerate(D) for i in range(d.numel())]
+        for (d, j, i), (_, column) in zip(entries, H.products(basis(H.params)), strict=True):
+            d[i] = column[j].reshape(-1)[i]
         return D
+
+
+def basis(params: Vector) -> Iterator[list[Tensor]]:
+    """e_1, ..., e_n in the shapes of `params`."""
+    for j, p in enumerate(params):
+        for i in range(p.numel()):
+            e = [torch.zeros_like(q) for q in params]
+            e[j].view(-1)[i] = 1
+            yield e

@@ -15,12 +15,26 @@ twice.
 Deviations: none. Here B counts rows of the logits: every position of a sequence is one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from secondlook.curvature.products import Vector
+
+
+@dataclass(frozen=True)
+class GraphLogits:
+    """A classifier's `logits` (..., classes) with their graph back to `params`, which is freed unless `retain_graph`."""
+
+    logits: Tensor
+    params: Vector
+    retain_graph: bool = False
+
+    def kept(self) -> "GraphLogits":
+        """The same, for further use of the graph."""
+        return replace(self, retain_graph=True)
 
 
 @dataclass(frozen=True)
@@ -28,21 +42,19 @@ class GaussNewtonBartlett:
     """D of the mean cross entropy over all rows of `logits`, which are what the labels are drawn from:
 
     logits = model(x)
-    optimizer.backward(functional.cross_entropy(logits, y), logits=logits)
+    optimizer.backward(functional.cross_entropy(logits, y), curvature_of=logits)
 
     It sees logits and no loss. What else is in the loss, a penalty or weights of the classes, it cannot know.
     """
 
-    def __call__(
-        self, logits: Tensor, params: Sequence[Tensor], generator: torch.Generator | None, *, retain_graph: bool = False
-    ) -> list[Tensor]:
-        """D, one tensor for each parameter; `logits` (..., classes) carry a graph, which is freed unless `retain_graph`."""
-        if not logits.requires_grad:
-            raise RuntimeError("the logits have no graph: compute them from the parameters, with gradients enabled")
-        rows = logits.reshape(-1, logits.shape[-1])  # (B, classes)
+    def __call__(self, source: GraphLogits, generator: torch.Generator | None) -> list[Tensor]:
+        """D, one tensor for each parameter. Raises TypeError for anything but `GraphLogits`."""
+        if not isinstance(source, GraphLogits):
+            raise TypeError(f"GaussNewtonBartlett needs the logits of a classifier, got {type(source).__name__}")
+        rows = source.logits.reshape(-1, source.logits.shape[-1])  # (B, classes)
         p = rows.detach().softmax(dim=1, dtype=torch.float32)
         p = p if generator is None else p.to(generator.device)
         labels = torch.multinomial(p, 1, generator=generator).view(-1).to(rows.device)  # (B,)
         loss = functional.cross_entropy(rows, labels)
-        g = torch.autograd.grad(loss, params, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
-        return [len(rows) * gi * gi for gi in g]
+        keep = {"retain_graph": source.retain_graph, "allow_unused": True, "materialize_grads": True}
+        return [len(rows) * g * g for g in torch.autograd.grad(loss, source.params, **keep)]

@@ -20,13 +20,12 @@ taken here, as it is unbiased and has the variance above.
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from secondlook.curvature.products import hvp
+from secondlook.curvature.products import Operator, Vector
 
 DISTRIBUTIONS = ("rademacher", "gaussian")
 
@@ -44,19 +43,10 @@ class Hutchinson:
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}")
 
-    def __call__(
-        self,
-        gradients: Sequence[Tensor],
-        params: Sequence[Tensor],
-        generator: torch.Generator | None,
-        *,
-        retain_graph: bool = False,
-    ) -> list[Tensor]:
+    def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""
         D = None
-        for left in reversed(range(self.probes)):
-            z = self.probe(params, generator)
-            Hz = hvp(gradients, params, z, retain_graph=retain_graph or left > 0)
+        for z, Hz in H.products(self.probe(H.params, generator) for _ in range(self.probes)):
             if D is None:
                 D = torch._foreach_mul(z, Hz)  # not in place: tensors of Hz may share memory, with one another or with z
             else:
@@ -65,7 +55,7 @@ class Hutchinson:
             torch._foreach_div_(D, self.probes)
         return list(D)
 
-    def probe(self, params: Sequence[Tensor], generator: torch.Generator | None) -> list[Tensor]:
+    def probe(self, params: Vector, generator: torch.Generator | None) -> list[Tensor]:
         """z, in the shapes of `params`: one draw on the generator's device, split in their order."""
         sizes = [p.numel() for p in params]
         dtype = functools.reduce(torch.promote_types, (p.dtype for p in params))
@@ -80,6 +70,9 @@ class Hutchinson:
         words.random_(-(2**63), None, generator=generator)
         signs = _signs_of_bytes(device, dtype).index_select(0, words.view(torch.uint8).int())  # (bytes, 8)
         return signs.view(-1)[:n]
+
+
+ONE_PROBE = Hutchinson()  # the usual default
 
 
 @functools.cache

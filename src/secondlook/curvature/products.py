@@ -1,26 +1,66 @@
-"""Hessian-vector products by differentiating twice in reverse mode.
+"""Hessian-vector products by differentiating twice in reverse mode, and the matrix that is known by them alone.
 
     (H v)_i = d(g^T v) / d theta_i,    g = gradient with a graph, v constant          (Pearlmutter 1994)
 
-Cost: one backward pass through the graph of g. The Hessian itself is never formed.
+Cost: one backward pass through the graph of g, about two gradients. The Hessian itself is never formed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+Vector = Sequence[Tensor]  # n numbers, in the shapes of the parameters
+
+
+class Operator(Protocol):
+    """A symmetric (n, n) matrix that is known by its products with vectors; `params` give the vectors' shapes."""
+
+    params: Vector
+
+    def products(self, vectors: Iterable[Vector]) -> Iterator[tuple[Vector, list[Tensor]]]:
+        """(v, H v) for every v in turn; the results have no graph."""
+
+
+@dataclass(frozen=True)
+class GraphHessian:
+    """H of a loss from the graph of its `gradients`, which the last product frees unless `retain_graph`.
+
+    `gradients` and `params` match in number and shape. Given some of a model's parameters, it is their block of H.
+    """
+
+    gradients: Vector
+    params: Vector
+    retain_graph: bool = False
+
+    def products(self, vectors: Iterable[Vector]) -> Iterator[tuple[Vector, list[Tensor]]]:
+        before = None
+        for v in vectors:
+            if before is not None:
+                yield before, hvp(self.gradients, self.params, before, retain_graph=True)
+            before = v
+        if before is not None:
+            yield before, hvp(self.gradients, self.params, before, retain_graph=self.retain_graph)
+
+    def kept(self) -> "GraphHessian":
+        """The same, for further use of the graph."""
+        return replace(self, retain_graph=True)
+
 
 def hvp(
-    gradients: Sequence[Tensor], params: Sequence[Tensor], vectors: Sequence[Tensor], *, retain_graph: bool = False
+    gradients: Vector, params: Vector, vectors: Vector, *, retain_graph: bool = False, batched: bool = False
 ) -> list[Tensor]:
     """H v, block by block: result i has the shape of `params[i]` and no graph.
 
     `gradients`, `params` and `vectors` match in number and shape, and the gradients carry a graph (`create_graph=True`).
-    Where no gradient depends on a parameter, the result is zero. The graph is freed unless `retain_graph`.
+    Where no gradient depends on a parameter, the result is zero. The graph is freed unless `retain_graph`. With `batched`,
+    vectors and results have one more dimension in front, of k vectors, and all k products are taken in one pass.
     """
     live = [(g, v) for g, v in zip(gradients, vectors, strict=True) if g.requires_grad]
     if not live:
-        return [torch.zeros_like(p) for p in params]
+        return [torch.zeros_like(v) for v in vectors]
     g, v = zip(*live, strict=True)
-    return list(torch.autograd.grad(g, params, v, retain_graph=retain_graph, allow_unused=True, materialize_grads=True))
+    found = torch.autograd.grad(g, params, v, retain_graph=retain_graph, allow_unused=True, is_grads_batched=batched)
+    return [torch.zeros_like(v) if Hv is None else Hv for Hv, v in zip(found, vectors, strict=True)]

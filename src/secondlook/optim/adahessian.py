@@ -36,7 +36,8 @@ from torch import Tensor
 from secondlook.curvature.averaging import spatial_average
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.gauss_newton import GaussNewtonBartlett
-from secondlook.optim.base import BETAS, COUNT, FLAG, NOT_NEGATIVE, ONE_PROBE, SecondOrder
+from secondlook.curvature.hutchinson import ONE_PROBE
+from secondlook.optim.base import BETAS, COUNT, FLAG, NOT_NEGATIVE, SecondOrder
 
 
 class AdaHessian(SecondOrder):

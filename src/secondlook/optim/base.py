@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
-from secondlook.curvature.gauss_newton import GaussNewtonBartlett
-from secondlook.curvature.hutchinson import Hutchinson
+from secondlook.curvature.gauss_newton import GaussNewtonBartlett, GraphLogits
+from secondlook.curvature.objective import Objective
+from secondlook.curvature.products import GraphHessian, Operator
 
 SEED = 200600719  # of the probes, where no generator is given: the number of AdaHessian's paper
-ONE_PROBE = Hutchinson()
 
 NOT_NEGATIVE = ("a finite number, zero or more", lambda x: 0 <= x < math.inf)
 POSITIVE = ("a finite number above zero", lambda x: 0 < x < math.inf)
@@ -104,32 +104,63 @@ class SecondOrder(Checked):
         """The rule: change `params`, all of `group` and with a gradient. `curvature` has D of those that got an estimate."""
         raise NotImplementedError
 
-    def backward(self, loss: Tensor, retain_graph: bool = False, *, logits: Tensor | None = None) -> None:
+    def backward(self, loss: Tensor, retain_graph: bool = False, *, curvature_of: Tensor | Objective | None = None) -> None:
         """Add the gradients of `loss` to `.grad` and, where it is due, the curvature to what the next step uses.
 
         Called several times before a step, gradients and curvature add up: they are those of the summed loss. Only the
-        optimiser's own parameters get gradients; these carry no graph. `logits` are for `GaussNewtonBartlett`, and only for it.
+        optimiser's own parameters get gradients; these carry no graph. `curvature_of` is what the curvature is estimated from,
+        if not from `loss`: the loss of a part of the batch, from a forward pass of its own; the logits, for
+        `GaussNewtonBartlett`; or an `Objective`, for estimators that take it apart.
         """
         if not (isinstance(loss, Tensor) and loss.requires_grad):
             raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")
-        from_logits = isinstance(self.diagonal, GaussNewtonBartlett)
-        if from_logits != (logits is not None):
-            be = "needs the model's: call optimizer.backward(loss, logits=logits)" if from_logits else "takes no logits"
-            raise RuntimeError(f"{type(self.diagonal).__name__} {be}")
+        self._check_source(curvature_of)
         owners = {p: group for group in self.param_groups for p in group["params"] if p.requires_grad}
         second = any(self._due(p, group) for p, group in owners.items())
-        keep = {"create_graph": second and not from_logits, "retain_graph": second or retain_graph}
+        twice = second and curvature_of is None
+        keep = {"create_graph": twice, "retain_graph": twice or retain_graph or (second and self._from_logits)}
         found = torch.autograd.grad(loss, list(owners), allow_unused=True, **keep) if owners else ()
         gradients = {p: g for p, g in zip(owners, found, strict=True) if g is not None}
         refuse_sparse_and_complex(self, gradients.values())
         # A gradient left at zero by zero_grad(set_to_none=False), which this loss does not use.
         gradients |= {p: torch.zeros_like(p) for p in owners if p.grad is not None and p not in gradients}
         due = [p for p in gradients if self._due(p, owners[p])]
-        D = self._estimate(logits if from_logits else [gradients[p] for p in due], due, retain_graph) if due else []
-        self._accumulate(gradients, dict(zip(due, D, strict=True)))
+        D = self._estimate(self._source(curvature_of, due, gradients, retain_graph)) if due else {}
+        self._accumulate(gradients, {p: D[p] for p in due})
 
-    def _estimate(self, source: Tensor | list[Tensor], params: list[Tensor], retain_graph: bool) -> list[Tensor]:
-        return self.diagonal(source, params, self.generator, retain_graph=retain_graph)
+    @property
+    def _from_logits(self) -> bool:
+        return isinstance(self.diagonal, GaussNewtonBartlett)
+
+    def _check_source(self, given: Tensor | Objective | None) -> None:
+        if isinstance(given, Objective):
+            return
+        name = type(self.diagonal).__name__
+        if self._from_logits and given is None:
+            raise RuntimeError(f"{name} needs the model's logits: call optimizer.backward(loss, curvature_of=logits)")
+        if given is not None and not given.requires_grad:
+            raise RuntimeError("curvature_of has no graph: compute it from the parameters, with gradients enabled")
+        if given is not None and not self._from_logits and given.numel() != 1:
+            raise RuntimeError(f"{name} needs the curvature of a loss, one number, got shape {tuple(given.shape)}")
+
+    def _source(
+        self, given: Tensor | Objective | None, due: list[Tensor], gradients: dict[Tensor, Tensor], retain_graph: bool
+    ) -> Operator | GraphLogits:
+        """What the diagonal is to be estimated from, for the parameters `due` at least."""
+        if isinstance(given, Objective):
+            if any(all(p is not q for q in given.params) for p in due):
+                raise RuntimeError("curvature_of is an objective that lacks parameters of the optimiser")
+            return given
+        if self._from_logits:
+            return GraphLogits(given, due, retain_graph)
+        if given is None:
+            return GraphHessian([gradients[p] for p in due], due, retain_graph)
+        g = torch.autograd.grad(given, due, create_graph=True, allow_unused=True, materialize_grads=True)
+        return GraphHessian(g, due, retain_graph)
+
+    def _estimate(self, H: Operator | GraphLogits) -> dict[Tensor, Tensor]:
+        """D of each parameter."""
+        return dict(zip(H.params, self.diagonal(H, self.generator), strict=True))
 
     @torch.no_grad()
     def _accumulate(self, gradients: dict[Tensor, Tensor], curvature: dict[Tensor, Tensor]) -> None:

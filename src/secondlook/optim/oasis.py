@@ -37,8 +37,10 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
-from secondlook.curvature.gauss_newton import GaussNewtonBartlett
-from secondlook.optim.base import BETA, COUNT, FLAG, NOT_NEGATIVE, ONE_PROBE, POSITIVE, SecondOrder, check
+from secondlook.curvature.gauss_newton import GaussNewtonBartlett, GraphLogits
+from secondlook.curvature.hutchinson import ONE_PROBE
+from secondlook.curvature.products import Operator
+from secondlook.optim.base import BETA, COUNT, FLAG, NOT_NEGATIVE, POSITIVE, SecondOrder, check
 
 
 class OASIS(SecondOrder):
@@ -95,14 +97,13 @@ class OASIS(SecondOrder):
         defaults = dict(lr=lr, beta2=beta2, alpha=alpha, weight_decay=weight_decay, every=every, growth=math.inf)
         super().__init__(params, defaults, diagonal, generator)
 
-    def _estimate(self, source: Tensor | list[Tensor], params: list[Tensor], retain_graph: bool) -> list[Tensor]:
-        new = any(p not in self.state for p in params)
-        D = super()._estimate(source, params, retain_graph or (new and self.warmup > 1))
-        if new and self.warmup > 1:
-            for left in reversed(range(self.warmup - 1)):
-                D = torch._foreach_add(D, super()._estimate(source, params, retain_graph or left > 0))
-            D = torch._foreach_div(D, self.warmup)
-        return D
+    def _estimate(self, H: Operator | GraphLogits) -> dict[Tensor, Tensor]:
+        draws = self.warmup if any(p not in self.state for p in H.params) else 1
+        D = super()._estimate(H.kept() if draws > 1 else H)
+        for left in reversed(range(draws - 1)):
+            more = super()._estimate(H.kept() if left else H)
+            D = {p: D[p] + more[p] for p in D}
+        return {p: d / draws for p, d in D.items()} if draws > 1 else D
 
     def _updates(self, active: list[tuple[dict, list[Tensor]]], curvature: dict[Tensor, Tensor]) -> None:
         slopes, metric = {}, {}  # g and D^ of every parameter, as the rate is one for all

@@ -33,7 +33,8 @@ from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.gauss_newton import GaussNewtonBartlett
-from secondlook.optim.base import BETAS, COUNT, NOT_NEGATIVE, ONE_PROBE, POSITIVE, SecondOrder
+from secondlook.curvature.hutchinson import ONE_PROBE
+from secondlook.optim.base import BETAS, COUNT, NOT_NEGATIVE, POSITIVE, SecondOrder
 
 
 class Sophia(SecondOrder):
@@ -49,7 +50,7 @@ class Sophia(SecondOrder):
         optimizer = Sophia(model.parameters(), gamma=0.05, diagonal=GaussNewtonBartlett())
         logits = model(x)
         optimizer.zero_grad()
-        optimizer.backward(functional.cross_entropy(logits, y), logits=logits)
+        optimizer.backward(functional.cross_entropy(logits, y), curvature_of=logits)
         optimizer.step()
 
     Arguments:
