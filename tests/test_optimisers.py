@@ -612,6 +612,6 @@ def test_gauss_newton_bartlett_draws_from_the_softmax():
     """40,000 rows of one distribution: the gradient by a bias is p minus the share of its label, at 5 standard errors."""
     bias = torch.tensor([0.0, 1.0, -1.0], requires_grad=True)
     rows = bias.expand(200, 200, 3)  # any number of dimensions before the classes
-    (h,) = GaussNewtonBartlett()(rows, [bias], torch.Generator().manual_seed(0))
+    (h,) = GaussNewtonBartlett()(GraphLogits(rows, [bias]), torch.Generator().manual_seed(0))
     p = bias.detach().softmax(0)
     assert (h <= 25 * p * (1 - p)).all() and (h > 0).all()
