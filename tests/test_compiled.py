@@ -8,6 +8,7 @@ import torch
 
 from secondlook.curvature import Hutchinson
 from secondlook.optim import AdaHessian, compiled_step
+from secondlook.problems.batch_norm import BatchNorm2d
 
 X = torch.randn(16, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.randint(0, 3, (16,), generator=torch.Generator().manual_seed(1))
@@ -24,7 +25,13 @@ def network() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(
-    "backend, options", [("aot_eager", {}), ("aot_eager", OPTIONS), pytest.param("inductor", OPTIONS, marks=COMPILER)]
+    "backend, options",
+    [
+        ("aot_eager", {}),
+        ("aot_eager", {"every": 3}),
+        ("aot_eager", OPTIONS),
+        pytest.param("inductor", OPTIONS, marks=COMPILER),
+    ],
 )
 def test_ten_steps_agree_with_the_ordinary_ones(backend, options):
     ours, theirs = network(), network()
@@ -46,6 +53,24 @@ def test_ten_steps_agree_with_the_ordinary_ones(backend, options):
             torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("norm", [torch.nn.BatchNorm2d, BatchNorm2d], ids=["torch", "library"])
+def test_running_means_of_batch_norm_move_as_in_ordinary_steps(norm):
+    def model():
+        first, *others = network()
+        return torch.nn.Sequential(first, norm(2).double(), *others)
+
+    ours, theirs = model(), model()
+    ordinary, other = (AdaHessian(m.parameters(), lr=0.01) for m in (ours, theirs))
+    step = compiled_step(other, theirs, CRITERION, "aot_eager")
+    for _ in range(3):
+        ordinary.zero_grad()
+        ordinary.backward(CRITERION(ours(X), Y))
+        ordinary.step()
+        step(X, Y)
+    for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=name)
+
+
 def test_the_learning_rate_may_change():
     ours = network()
     optimizer = AdaHessian(ours.parameters(), lr=0.01)
@@ -60,7 +85,6 @@ def test_the_learning_rate_may_change():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda m: AdaHessian(m.parameters(), every=2),
         lambda m: AdaHessian(m.parameters(), diagonal=Hutchinson(2)),
         lambda m: AdaHessian(m[0].parameters()),
         lambda m: AdaHessian([{"params": m[0].parameters()}, {"params": m[3].parameters()}]),

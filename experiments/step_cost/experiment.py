@@ -1,11 +1,13 @@
 """What a step of AdaHessian costs beside a step of SGD, and beside other implementations of the same rule.
 
 Background: a matrix product has one product forward and two backward; a Hessian-vector product has six more. An exact step of
-AdaHessian on the whole batch therefore costs three times the operations of a gradient step, whatever the implementation.
-Hardware: one CPU core; times mean nothing but as ratios within one round. Run time: about five minutes, most of it compilation
-and the peers.
+AdaHessian on the whole batch therefore costs three times the operations of a gradient step, whatever the implementation. The
+paper's Table 8 gives times on a GPU for a Hessian every 1 to 5 steps. Here operations are counted, and times taken beside them.
+Hardware: one CPU core; times mean nothing but as ratios within one round. Run time: about twenty minutes, most of it the
+residual network.
 """
 
+import math
 import multiprocessing
 import resource
 import time
@@ -16,11 +18,13 @@ from functools import cache
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from secondlook.optim import AdaHessian
+from secondlook.problems.resnet import resnet as residual_network
 from secondlook.study.parameters import Positive, PositiveInt, Text
 
-from .methods import makers
+from .methods import COMPILED_STEPS, makers, period
 from .networks import Transformer, perceptron
 
 WARM_UP = 4  # steps that are not timed: compilation, state, and one whole period between two Hessians
@@ -61,6 +65,24 @@ class CharacterModel:
         return model, text[:, :-1], text[:, 1:]
 
 
+@dataclass(frozen=True)
+class Residual:
+    lr: Positive
+    depth: PositiveInt
+    width: PositiveInt
+    side: PositiveInt
+    batch: PositiveInt
+    steps: PositiveInt
+    methods: tuple[Text, ...]
+
+    def network(self) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+        """The network, images and labels."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.batch, 3, self.side, self.side, generator=generator)
+        y = torch.randint(0, 10, (self.batch,), generator=generator)  # CIFAR-10's classes
+        return residual_network(self.depth, generator, self.width), x, y
+
+
 @cache
 def _steps(params) -> dict:
     """Each method's step on a copy of the same network, warmed up. Kept from round to round."""
@@ -73,21 +95,55 @@ def _steps(params) -> dict:
 
 
 def _timed(steps: dict, count: int, seed: int):
-    """Milliseconds a step, the methods in an order drawn from the seed."""
+    """Milliseconds a step, the methods in an order drawn from the seed; `count` steps, or whole periods of at least as many."""
     for name in np.random.default_rng(seed).permutation(list(steps)):
+        whole = math.ceil(count / period(name)) * period(name)
         start = time.perf_counter()
-        for _ in range(count):
+        for _ in range(whole):
             steps[name]()
-        taken = (time.perf_counter() - start) / count
-        yield {"method": str(name), "step": count, "metric": "milliseconds", "value": 1e3 * taken}
+        taken = (time.perf_counter() - start) / whole
+        yield {"method": str(name), "step": whole, "metric": "milliseconds", "value": 1e3 * taken}
+
+
+def _network(params, seed: int):
+    return _timed(_steps(params), params.steps, seed)
 
 
 def mlp(params: Perceptron, seed: int):
-    return _timed(_steps(params), params.steps, seed)
+    return _network(params, seed)
 
 
 def transformer(params: CharacterModel, seed: int):
-    return _timed(_steps(params), params.steps, seed)
+    return _network(params, seed)
+
+
+def resnet(params: Residual, seed: int):
+    return _network(params, seed)
+
+
+def _operations(params):
+    """Multiplications and additions of all matrix products and convolutions of a step, mean over a period."""
+    model, x, y = params.network()
+    for name in params.methods:
+        if name in COMPILED_STEPS:
+            continue  # the counter sees operations as torch dispatches them, not what a compiler makes of them
+        step = makers(params.lr)[name](deepcopy(model), x, y)
+        with FlopCounterMode(display=False) as counter:
+            for _ in range(period(name)):
+                step()
+        yield {"method": name, "step": period(name), "metric": "operations", "value": counter.get_total_flops() / period(name)}
+
+
+def mlp_operations(params: Perceptron, seed: int):
+    return _operations(params)
+
+
+def transformer_operations(params: CharacterModel, seed: int):
+    return _operations(params)
+
+
+def resnet_operations(params: Residual, seed: int):
+    return _operations(params)
 
 
 @dataclass(frozen=True)
@@ -124,7 +180,7 @@ def update(params: Update, seed: int):
     return _timed(steps, params.steps, seed)
 
 
-def memory(params: CharacterModel, seed: int):
+def _memory(params):
     """Peak of the resident memory above what the process holds before the first step, MiB; each method in a fresh process."""
     context = multiprocessing.get_context("spawn")
     for name in params.methods:
@@ -133,7 +189,15 @@ def memory(params: CharacterModel, seed: int):
         yield {"method": name, "step": WARM_UP, "metric": "peak_mib", "value": value}
 
 
-def _peak(params: CharacterModel, name: str) -> float:
+def transformer_memory(params: CharacterModel, seed: int):
+    return _memory(params)
+
+
+def resnet_memory(params: Residual, seed: int):
+    return _memory(params)
+
+
+def _peak(params, name: str) -> float:
     torch.set_num_threads(1)
     model, x, y = params.network()
     step = makers(params.lr)[name](model, x, y)

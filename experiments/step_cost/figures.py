@@ -1,32 +1,82 @@
-"""The cost of a step, method by method."""
+"""The cost of a step, method by method, and against the count of operations."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
 
-from .rounds import NETWORKS, ratios
+from .rounds import NETWORKS, TABLE_8, operations, period, ratios
 
 FLOOR = 3  # gradient steps: the matrix products of an exact Hessian-vector product with the gradient's
+MARKERS = {"mlp": "o", "transformer": "s", "resnet": "^"}
+FIRST = (  # the methods of the first figure, where they were timed: one of each kind
+    *("SGD", "SGD compiled", "fused Adam", "AdaHessian", "AdaHessian compiled", "AdaHessian every 4"),
+    *("AdaHessian compiled every 4", "AdaHessian 1/4 batch", "AdaHessian Gauss-Newton", "AdaHessian on nn.BatchNorm2d"),
+    *("torch-optimizer", "pytorch-optimizer"),
+)
+KINDS = {  # of saving or spending, and their colours: all are AdaHessian
+    "every": ("Hessian every k steps", style.COLOUR["AdaHessian"]),
+    "probes": ("more probes", style.COLOUR["trust-region Newton"]),
+    "batch": ("part of the batch", style.COLOUR["Newton"]),
+    "Gauss-Newton": ("Gauss-Newton", style.COLOUR["absolute-value Newton"]),
+}
 
 
 def costs(rows: pd.DataFrame) -> Figure:
     """Shows: the time of a step over that of eager SGD in the same round, every round as a dot, the median as a bar.
 
-    Requires: cases mlp and transformer, metric milliseconds.
+    Requires: cases mlp, transformer and resnet, metric milliseconds.
     """
-    figure, panels = style.axes(1, 2, height=2.6, sharey=True, sharex=True)
+    figure, panels = style.axes(1, 3, height=3.0, sharey=True, sharex=True)
     found = {name: ratios(rows, case, "SGD") for case, name in NETWORKS.items()}
-    order = sorted(found["Perceptron"], key=lambda method: -found["Perceptron"][method].median())
+    medians = pd.DataFrame({name: table.median() for name, table in found.items()}).mean(axis=1)
+    order = sorted((method for method in FIRST if method in medians), key=lambda method: -medians[method])
     for panel, (name, table) in zip(panels, found.items(), strict=True):
         panel.axvline(1, color=style.GREY, linewidth=0.8)
         panel.axvline(FLOOR, color=style.GREY, linewidth=0.8, linestyle=":")
         for line, method in enumerate(order):
-            colour = _colour(method)
-            panel.plot(table[method], [line] * len(table), "o", color=colour, alpha=0.4, markeredgewidth=0)
-            panel.plot([table[method].median()] * 2, [line - 0.32, line + 0.32], color=colour, linewidth=2)
-        panel.set(xlabel="step over a step of SGD", title=name, yticks=range(len(order)), yticklabels=order, xlim=(0, None))
+            if method in table:
+                colour = _colour(method)
+                panel.plot(table[method], [line] * len(table), "o", color=colour, alpha=0.4, markeredgewidth=0)
+                panel.plot([table[method].median()] * 2, [line - 0.32, line + 0.32], color=colour, linewidth=2)
+        panel.set(title=name, yticks=range(len(order)), yticklabels=order, xlim=(0, None))
         panel.grid(axis="y", visible=False)
+    figure.supxlabel("time of a step over that of SGD", fontsize=9)
+    return figure
+
+
+def savings(rows: pd.DataFrame) -> Figure:
+    """Shows: median time of a step over SGD's, against the steps between two Hessians and against the count of operations.
+
+    Requires: cases mlp, transformer, resnet, mlp_operations, transformer_operations and resnet_operations; metrics milliseconds
+    and operations.
+    """
+    figure, (left, right) = style.axes(1, 2, height=2.8)
+    for case, name in NETWORKS.items():
+        times, counts = ratios(rows, case, "SGD").median(), operations(rows, case)
+        known = {k: times[method] for method in times.index if (k := period(method))}
+        left.plot(sorted(known), [known[k] for k in sorted(known)], MARKERS[case], color=style.COLOUR["AdaHessian"], label=name)
+        for method in times.index.intersection(counts.index):
+            kind = next((kind for kind in KINDS if kind in method), "every" if method == "AdaHessian" else None)
+            if kind:
+                right.plot(counts[method], times[method], MARKERS[case], color=KINDS[kind][1], alpha=0.8)
+    left.plot(list(TABLE_8), list(TABLE_8.values()), "x", color=style.INK, label="ResNet-20, paper")
+    left.plot(range(1, 11), [1 + 2 / k for k in range(1, 11)], ":", color=style.GREY, label="1 + 2 / k")
+    left.set(xlabel="steps from one Hessian to the next, k", ylabel="time of a step over that of SGD", ylim=(0, None))
+    left.set_xticks([1, 2, 3, 4, 5, 10])
+    left.legend()
+    most = right.get_xlim()[1]
+    right.plot([1, most], [1, most], ":", color=style.GREY)
+    for label, colour in KINDS.values():
+        right.plot([], [], "o", color=colour, label=label)
+    right.set(
+        xlabel="operations of a step over those of SGD", ylabel="time of a step over that of SGD", xscale="log", yscale="log"
+    )
+    ticks = [tick for tick in (1, 2, 3, 5, 10, 20) if tick <= max(most, right.get_ylim()[1])]
+    right.set_xticks(ticks, labels=map(str, ticks), minor=False)
+    right.set_yticks(ticks, labels=map(str, ticks), minor=False)
+    right.minorticks_off()
+    right.legend(loc="upper left")
     return figure
 
 

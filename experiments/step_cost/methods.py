@@ -7,12 +7,14 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
+from secondlook.curvature import GaussNewtonBartlett, Hutchinson
 from secondlook.errors import Mistake
 from secondlook.optim import AdaHessian, compiled_step
 
-from .networks import loss
+from .networks import loss, with_batch_norm_of_torch
 
 Step = Callable[[], object]
+COMPILED_STEPS = ("AdaHessian compiled", "AdaHessian compiled every 4", "SGD compiled")
 
 
 def plain(make: Callable, model: nn.Module, x: Tensor, y: Tensor, create_graph: bool = False) -> Step:
@@ -27,8 +29,8 @@ def plain(make: Callable, model: nn.Module, x: Tensor, y: Tensor, create_graph: 
     return step
 
 
-def ours(lr: float, every: int, model: nn.Module, x: Tensor, y: Tensor) -> Step:
-    optimizer = AdaHessian(model.parameters(), lr=lr, every=every)
+def ours(lr: float, model: nn.Module, x: Tensor, y: Tensor, *, every: int = 1, probes: int = 1) -> Step:
+    optimizer = AdaHessian(model.parameters(), lr=lr, every=every, diagonal=Hutchinson(probes))
 
     def step():
         optimizer.zero_grad()
@@ -38,8 +40,34 @@ def ours(lr: float, every: int, model: nn.Module, x: Tensor, y: Tensor) -> Step:
     return step
 
 
-def ours_compiled(lr: float, model: nn.Module, x: Tensor, y: Tensor) -> Step:
-    step = compiled_step(AdaHessian(model.parameters(), lr=lr), model, loss)
+def on_a_part(lr: float, parts: int, model: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """The curvature from one of so many parts of the batch, by a pass of its own."""
+    optimizer = AdaHessian(model.parameters(), lr=lr)
+    part = len(x) // parts
+
+    def step():
+        optimizer.zero_grad()
+        optimizer.backward(loss(model(x), y), curvature_of=loss(model(x[:part]), y[:part]))
+        optimizer.step()
+
+    return step
+
+
+def sampled(lr: float, model: nn.Module, x: Tensor, y: Tensor) -> Step:
+    """The curvature from labels that the model draws: one more gradient, and no second derivative."""
+    optimizer = AdaHessian(model.parameters(), lr=lr, diagonal=GaussNewtonBartlett())
+
+    def step():
+        logits = model(x)
+        optimizer.zero_grad()
+        optimizer.backward(loss(logits, y), curvature_of=logits)
+        optimizer.step()
+
+    return step
+
+
+def ours_compiled(lr: float, model: nn.Module, x: Tensor, y: Tensor, *, every: int = 1) -> Step:
+    step = compiled_step(AdaHessian(model.parameters(), lr=lr, every=every), model, loss)
     return lambda: step(x, y)
 
 
@@ -52,12 +80,12 @@ def sgd(lr: float) -> Callable:
 
 
 def peer(package: str, name: str, lr: float, model: nn.Module, x: Tensor, y: Tensor) -> Step:
-    """AdaHessian of another package."""
+    """AdaHessian of another package, on the network as it is usually written."""
     try:
         make = getattr(import_module(package), name)
     except ImportError as error:
         raise Mistake(f"step_cost needs the package {package}: install the extra 'benchmark'") from error
-    return plain(partial(make, lr=lr), model, x, y, create_graph=True)
+    return plain(partial(make, lr=lr), with_batch_norm_of_torch(model), x, y, create_graph=True)
 
 
 def makers(lr: float) -> dict[str, Callable[[nn.Module, Tensor, Tensor], Step]]:
@@ -65,9 +93,19 @@ def makers(lr: float) -> dict[str, Callable[[nn.Module, Tensor, Tensor], Step]]:
         "SGD": partial(plain, sgd(lr)),
         "SGD compiled": partial(sgd_compiled, lr),
         "fused Adam": partial(plain, partial(torch.optim.Adam, lr=lr, fused=True)),
-        "AdaHessian": partial(ours, lr, 1),
-        "AdaHessian every 4": partial(ours, lr, 4),
+        "AdaHessian": partial(ours, lr),
+        **{f"AdaHessian every {k}": partial(ours, lr, every=k) for k in (2, 3, 4, 5, 10)},
+        **{f"AdaHessian {s} probes": partial(ours, lr, probes=s) for s in (2, 4, 8)},
+        **{f"AdaHessian 1/{parts} batch": partial(on_a_part, lr, parts) for parts in (2, 4, 8)},
+        "AdaHessian Gauss-Newton": partial(sampled, lr),
         "AdaHessian compiled": partial(ours_compiled, lr),
+        "AdaHessian compiled every 4": partial(ours_compiled, lr, every=4),
+        "AdaHessian on nn.BatchNorm2d": lambda model, x, y: ours(lr, with_batch_norm_of_torch(model), x, y),
         "torch-optimizer": partial(peer, "torch_optimizer", "Adahessian", lr),
         "pytorch-optimizer": partial(peer, "pytorch_optimizer", "AdaHessian", lr),
     }
+
+
+def period(name: str) -> int:
+    """Steps from one Hessian to the next."""
+    return int(name.partition("every ")[2] or 1)

@@ -1,11 +1,15 @@
 """The networks that are timed: a multilayer perceptron, and a small character transformer with explicit attention.
 
-Explicit, because the fused attention of torch has no double backward on a CPU.
+Explicit, because the fused attention of torch has no double backward on a CPU. The third is the library's ResNet.
 """
+
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from secondlook.problems.batch_norm import BatchNorm2d
 
 
 def perceptron(widths: tuple[int, ...]) -> nn.Module:
@@ -53,6 +57,18 @@ class Transformer(nn.Module):
     def forward(self, characters: Tensor) -> Tensor:
         x = self.characters(characters) + self.positions.weight[: characters.shape[1]]
         return self.logits(self.blocks(x))
+
+
+def with_batch_norm_of_torch(model: nn.Module) -> nn.Module:
+    """A copy of `model` with torch's batch norm in place of the library's, whose double backward is derived by hand."""
+    model = deepcopy(model)
+    for module in list(model.modules()):
+        for name, layer in module.named_children():
+            if isinstance(layer, BatchNorm2d):
+                usual = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum)
+                usual.load_state_dict(layer.state_dict())
+                setattr(module, name, usual)
+    return model
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:

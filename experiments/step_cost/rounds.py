@@ -2,10 +2,24 @@
 
 import pandas as pd
 
-NETWORKS = {"mlp": "Perceptron", "transformer": "Transformer"}
+NETWORKS = {"mlp": "Perceptron", "transformer": "Transformer", "resnet": "ResNet-20"}
+TABLE_8 = {1: 2.42, 2: 1.71, 3: 1.47, 4: 1.36, 5: 1.28}  # Yao et al., ResNet-20: steps between Hessians to time over SGD's
 
 
 def ratios(rows: pd.DataFrame, case: str, base: str) -> pd.DataFrame:
     """Rounds by methods: time of a step over that of `base` in the same round."""
     times = rows[(rows.case == case) & (rows.metric == "milliseconds")].pivot(index="seed", columns="method", values="value")
     return times.div(times[base], axis=0)
+
+
+def operations(rows: pd.DataFrame, case: str) -> pd.Series:
+    """Methods to the operations of a step over those of SGD's."""
+    counts = rows[(rows.case == f"{case}_operations") & (rows.metric == "operations")].set_index("method").value
+    return counts / counts["SGD"]
+
+
+def period(method: str) -> int | None:
+    """Steps from one Hessian to the next where that is what varies, else None."""
+    if method == "AdaHessian":
+        return 1
+    return int(method.removeprefix("AdaHessian every ")) if method.startswith("AdaHessian every ") else None

@@ -19,13 +19,13 @@ taken here, as it is unbiased and has the variance above.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.signs import random_words, signs
 
 DISTRIBUTIONS = ("rademacher", "gaussian")
 
@@ -66,17 +66,7 @@ class Hutchinson:
     def _draw(self, n: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None) -> Tensor:
         if self.distribution == "gaussian":
             return torch.empty(n, dtype=dtype, device=device).normal_(generator=generator)
-        words = torch.empty(math.ceil(n / 64), dtype=torch.int64, device=device)
-        words.random_(-(2**63), None, generator=generator)
-        signs = _signs_of_bytes(device, dtype).index_select(0, words.view(torch.uint8).int())  # (bytes, 8)
-        return signs.view(-1)[:n]
+        return signs(random_words(n, device, generator), dtype)[:n]
 
 
 ONE_PROBE = Hutchinson()  # the usual default
-
-
-@functools.cache
-def _signs_of_bytes(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(256, 8): row b holds the bits of b as signs, so that a sign costs one random bit and not one random number."""
-    b, bit = torch.arange(256, device=device), torch.arange(8, device=device)
-    return ((b[:, None] >> bit & 1) * 2 - 1).to(dtype)

@@ -196,14 +196,19 @@ class SecondOrder(Checked):
             if self._curvature is None or any(self._due(p, group) and p not in self._curvature for p in params):
                 raise RuntimeError("no curvature for this step: call optimizer.backward(loss), not loss.backward(), before it")
         for p in (p for params in active for p in params):
-            state = self.state[p]
-            if not state:
-                state.update(step=0, estimates=0, **{name: torch.zeros_like(p) for name in self.KEPT})
-            state["step"] += 1
-            state["estimates"] += p in self._curvature
+            self._advance(p, p in self._curvature)
         self._updates([(group, ps) for group, ps in zip(self.param_groups, active, strict=True) if ps], self._curvature)
         self._curvature = None
         return loss if loss is None else loss.detach()
+
+    def _advance(self, p: Tensor, estimated: bool) -> dict:
+        """The state of `p`, which its first step makes, with this step counted."""
+        state = self.state[p]
+        if not state:
+            state.update(step=0, estimates=0, **{name: torch.zeros_like(p) for name in self.KEPT})
+        state["step"] += 1
+        state["estimates"] += estimated
+        return state
 
     def _updates(self, active: list[tuple[dict, list[Tensor]]], curvature: dict[Tensor, Tensor]) -> None:
         """`_update`, group by group."""
