@@ -1,0 +1,143 @@
+"""Building the array file of CIFAR-10 (`secondlook.problems.images` says what is in it) from whatever source there is.
+
+A source is looked for in the folder of the data sets, in this order:
+
+    an image folder  `train` and `test` in the folder itself, or in one whose name begins with cifar10
+    an archive       cifar10*.tar, .tar.gz, .tgz, .tar.xz, .tar.bz2 or .zip, with members as in an image folder
+    the originals    `cifar-10-batches-py` as torchvision keeps it, or else downloaded by torchvision, which checks its digests
+
+An image folder is `{train,test}/<class>/*.jpg` or `.png`; what else lies there is ignored, and the images of a class come in
+the order of their sorted names. The folder of the data sets is only read: the array file, and a download if there has to be
+one, go to `data` in the project. Pillow decodes, as it imports in a moment; torchvision, which brings it along, takes seconds.
+"""
+
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from secondlook.errors import Mistake
+from secondlook.study.files import read, sha256, sole_writer, to_json, write
+from secondlook.study.progress import watch
+
+JPEG, PNG = {".jpg", ".jpeg"}, {".png"}
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
+ORIGINAL, REENCODED, COPIED = "original", "re-encoded JPEG", "PNG of unchecked origin"
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error, OSError)
+
+
+def build_cifar10(data_root: Path, out: Path) -> dict:
+    """Write the array file and its record into the folder `out`, from a source in `data_root`. Returns the record."""
+    from secondlook.problems.images import ARRAY, RECORD
+
+    if not data_root.is_dir() and data_root != out:
+        raise Mistake(
+            f"there is no folder {data_root}: --data-root, data_root and SECONDLOOK_DATA name the folder of the data sets"
+        )
+    with sole_writer(out / ARRAY):
+        source = _source(data_root)
+        array, origin, name = _image_folder(source) if source else _originals(data_root, out)
+        file = io.BytesIO()
+        np.save(file, array)
+        data = file.getbuffer()
+        record = {"origin": origin, "source": name, "images": len(array), "bytes": len(data), "sha256": sha256(data)}
+        write(out / ARRAY, data)
+        write(out / RECORD, to_json(record))
+    return record
+
+
+def _source(data_root: Path) -> Path | None:
+    """The image folder or archive to take: folders before archives, then by name."""
+    named = sorted(data_root.glob("cifar10*")) if data_root.is_dir() else []
+    folders = [path for path in (data_root, *named) if all((path / split).is_dir() for split in ("train", "test"))]
+    return next(iter(folders + [path for path in named if path.name.endswith(ARCHIVES) and path.is_file()]), None)
+
+
+def _image_folder(source: Path) -> tuple[np.ndarray, str, str]:
+    """The array (60000, 3, 32, 32), its origin, and the name of the source."""
+    from secondlook.problems.images import CLASSES, COUNT
+
+    found = {(split, label): {} for split in COUNT for label in CLASSES}
+    try:
+        for name, content in _members(source):
+            *_, split, label, _ = PurePosixPath(name).parts
+            found[split, label][name] = content
+    except DAMAGE as error:
+        raise Mistake(f"{source} is corrupt or truncated: {str(error) or type(error).__name__}") from error
+    for (split, label), images in found.items():
+        if len(images) != COUNT[split] // len(CLASSES):
+            raise Mistake(f"{source} has {len(images)} images in {split}/{label}, expected {COUNT[split] // len(CLASSES)}")
+    ordered = []
+    for split in COUNT:
+        by_class = [sorted(found[split, label].items()) for label in CLASSES]
+        ordered += [image for row in zip(*by_class, strict=True) for image in row]  # one of each class, again and again
+    array = np.stack([_decode(content, f"{source}: {name}") for name, content in watch(ordered, "decoding")])
+    jpeg = any(PurePosixPath(name).suffix.lower() in JPEG for name, _ in ordered)
+    return array, REENCODED if jpeg else COPIED, source.name
+
+
+def _members(source: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every image of an image folder or archive: those whose path ends in {train,test}/<class>/<image>."""
+    from secondlook.problems.images import CLASSES, COUNT
+
+    def wanted(name: str) -> bool:
+        path = PurePosixPath(name)
+        return path.parts[-3:-1] in places and path.suffix.lower() in JPEG | PNG and not path.name.startswith(".")
+
+    places = {(split, label) for split in COUNT for label in CLASSES}
+    if source.is_dir():
+        for path in sorted(source / split / label for split, label in places):
+            yield from ((str(file.relative_to(source)), read(file)) for file in path.glob("*") if wanted(file.as_posix()))
+    elif source.suffix == ".zip":
+        with zipfile.ZipFile(source) as archive:
+            yield from ((name, archive.read(name)) for name in archive.namelist() if wanted(name))
+    else:
+        with tarfile.open(source) as archive:
+            for member in archive:
+                if member.isfile() and wanted(member.name):
+                    yield member.name, archive.extractfile(member).read()
+
+
+def _decode(content: bytes, where: str) -> np.ndarray:
+    """Pixels (3, 32, 32) of an encoded image."""
+    from PIL import Image
+
+    from secondlook.problems.images import SHAPE
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if (image.mode, image.height, image.width) != ("RGB", *SHAPE[1:]):
+                raise Mistake(f"{where} is {image.width}x{image.height} {image.mode}, expected {SHAPE[2]}x{SHAPE[1]} RGB")
+            return np.asarray(image).transpose(2, 0, 1)
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file that is no image, or half of one
+        raise Mistake(f"{where} is corrupt or truncated: {error}") from error
+
+
+def _originals(data_root: Path, out: Path) -> tuple[np.ndarray, str, str]:
+    """As `_image_folder`, of torchvision's copy of the originals: the one in `data_root`, or one that it puts into `out`."""
+    from secondlook.problems.images import CLASSES, COUNT
+
+    try:
+        from torchvision.datasets import CIFAR10
+    except ImportError as error:
+        raise Mistake(f"no CIFAR-10 in {data_root}, and to download it takes torchvision: install the extra 'data'") from error
+
+    folder = data_root if (data_root / CIFAR10.base_folder).is_dir() else out
+    try:
+        sets = {split: CIFAR10(folder, train=split == "train", download=True) for split in COUNT}
+    except (*DAMAGE, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise Mistake(f"no CIFAR-10 in {data_root} (cifar10*), and the download into {folder} failed: {reason}") from error
+    parts = []
+    for split, images in sets.items():
+        labels = np.array(images.targets)
+        each = [np.flatnonzero(labels == c) for c in range(len(CLASSES))]
+        if tuple(images.classes) != CLASSES or {len(e) for e in each} != {COUNT[split] // len(CLASSES)}:
+            raise Mistake(f"{folder / CIFAR10.base_folder} has other classes or another number of {split} images than CIFAR-10")
+        parts.append(images.data[np.stack(each, 1).ravel()].transpose(0, 3, 1, 2))  # from (N, 32, 32, 3)
+    return np.concatenate(parts), ORIGINAL, CIFAR10.base_folder

@@ -1,0 +1,16 @@
+"""Training a network on data that lives on the device, with any optimiser, so that runs can be compared and resumed.
+
+streams       random numbers: one generator for each use
+steps         one step of an optimiser, and what its curvature costs
+precision     the type in which a model computes
+loop          a run, and the rows of its epochs
+checkpoint    a run on disk, so that one that was killed goes on
+"""
+
+from secondlook.training.checkpoint import Checkpoints
+from secondlook.training.loop import Run, train
+from secondlook.training.precision import FLOAT32, Precision
+from secondlook.training.steps import eager_step, price
+from secondlook.training.streams import generator
+
+__all__ = ["FLOAT32", "Checkpoints", "Precision", "Run", "eager_step", "generator", "price", "train"]
