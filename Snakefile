@@ -5,6 +5,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
 include: "workflow/rules/results.smk"
 include: "workflow/rules/experiments.smk"
 include: "workflow/rules/report.smk"

@@ -79,7 +79,7 @@ class Project:
 def demo(folder: Path) -> Project:
     """A project whose only experiment is the demo; none of its stages is recorded."""
     project = Project(folder, [DEMO])
-    project.write("config/config.yaml", 'scale: paper\ndata_root: ""\nrecorded: []\nrecompute: []\n')
+    project.write("config/config.yaml", 'scale: paper\ndevice: cpu\ndata_root: ""\nrecorded: []\nrecompute: []\n')
     return project
 
 

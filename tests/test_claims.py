@@ -60,6 +60,7 @@ def test_why_quotes_the_measures(project):
             {"verdicts": [{"verdict": "partly", "when": ["z"], "why": ""}, CLAIM["verdicts"][2]]},
             "the check 'z', which does not",
         ),
+        ({"requires": ["deca"]}, "unknown case 'deca' in claim X1 of .*: did you mean 'decay'"),
         ({"checks": {}}, "'0.checks' in .* must fit its schema"),
         ({"source": None}, "'0.source' in .* must be of type string, got None"),
     ],
@@ -82,6 +83,20 @@ def test_a_measure_that_does_not_exist_is_named(project):
         judge(CLAIM, Experiment(project.folder, "demo"), Summary({"a": Estimate(0)}, {}))
 
 
+def test_a_claim_waits_for_what_it_requires(project):
+    """Not judged while a case is missing, judged as ever once none is; without `requires` the missing measure is named."""
+    demo = Experiment(project.folder, "demo")
+    there = Summary({"a": Estimate(0.5), "b": {"c": Estimate(1)}}, {})
+    absent = Summary({}, {}, ("decay",))
+    found = judge({**CLAIM, "requires": ["slow", "decay"]}, demo, absent)
+    assert found["why"] == "needs stage demo/decay, which has not been recorded (device cuda)"
+    assert found["verdict"] == "not testable here" and found["n"] == 0 and found["figure"] is None
+    assert judge({**CLAIM, "requires": ["decay"]}, demo, there) == judge(CLAIM, demo, there)
+    assert "| t | – | 0 | **not testable here** |" in markdown_table([found])
+    with pytest.raises(Mistake, match="claim X1 of .* names the measure 'a', which does not exist without case decay"):
+        judge(CLAIM, demo, absent)
+
+
 def test_an_id_is_used_once(project):
     demo = Experiment(project.folder, "demo")
     summary = Summary({"factor": Estimate(0.64)}, {})
@@ -90,7 +105,7 @@ def test_an_id_is_used_once(project):
 
 
 def test_summaries_survive_json():
-    summary = Summary({"a": Estimate(float("inf"), 1.0, float("inf"), 3), "b": {"c": Estimate(1)}}, {})
+    summary = Summary({"a": Estimate(float("inf"), 1.0, float("inf"), 3), "b": {"c": Estimate(1)}}, {}, ("decay",))
     assert from_plain(json.loads(json.dumps(to_plain(summary)))) == summary
 
 

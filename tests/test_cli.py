@@ -4,7 +4,7 @@ import pytest
 
 from secondlook.cli import parser
 
-VERBS = ["list", "run", "summarise", "figure", "claims", "report", "readme", "record", "import", "doctor"]
+VERBS = ["list", "run", "summarise", "figure", "claims", "report", "readme", "record", "import", "data", "doctor"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -43,7 +43,7 @@ def test_bad_input_is_one_line(project, words, line):
         ("- 1\n", "'the whole file' in experiments/demo/config.yaml must be a table of keys and values, got [1]"),
         ("title: x\ncases: {decay: {seeds: {first: -1, count: 3}}}\n", "'first' in 'seeds' of 'decay' of experiments/demo/config.yaml must be an integer, zero or more, got -1"),
         ("title: x\ncases: {decay: {fixed: {steps: 3}}}\n", "'lr' is missing in experiments/demo/config.yaml"),
-        ("title: x\ncases: {decay: {needs: {data: nothing}}}\n", "data set data/nothing is missing: put it there, or point data_root (SECONDLOOK_DATA) at its folder"),
+        ("title: x\ncases: {decay: {needs: {data: nothing}}}\n", "data set data/nothing is missing: run 'snakemake data', or put it there"),
         ("title: x\ncases: {decay: {}}\nsmoke: {decya: {}}\n", "unknown key 'decya' in 'smoke' of experiments/demo/config.yaml: did you mean 'decay'?"),
     ],
 )  # fmt: skip
@@ -70,8 +70,10 @@ def test_a_stage_that_needs_a_gpu_never_runs_on_the_cpu(project):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU, so the stage may run")
-    line = "stage demo/decay needs device cuda, none is visible; use the recorded results"
-    assert project.mistake("run", "demo", "--case", "decay") == line
+    line = "needs device cuda, none is visible; use the recorded results, or --config scale=smoke device=cpu"
+    assert project.mistake("run", "demo", "--case", "decay") == f"stage demo/decay {line}"
+    assert project.mistake("run", "demo", "--case", "slow", "--device", "cuda") == f"stage demo/slow {line}"
+    assert "demo/decay" in project.secondlook("run", "demo", "--case", "decay", "--scale", "smoke").stdout
 
 
 def test_outside_a_project_the_line_says_where_to_go(tmp_path, monkeypatch, capsys):

@@ -5,12 +5,14 @@ import resource
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from secondlook.errors import Mistake
-from secondlook.study import files, records
+from secondlook.study import files, records, tables
 from secondlook.study.experiment import Experiment, run
 
 RAW = "results/raw/demo/decay.csv"
@@ -18,7 +20,7 @@ RAW = "results/raw/demo/decay.csv"
 
 def test_a_run_writes_rows_and_their_record(project):
     project.secondlook("run", "demo", "--case", "decay")
-    table, record = records.read_table(project.folder / RAW)
+    table, record = tables.read_table(project.folder / RAW)
     assert list(table.columns) == ["experiment", "case", "seed", "method", "step", "metric", "value"]
     assert len(table) == record["rows"] == 8 * 21
     assert record["settings"] == {"steps": 20, "lr": 0.1, "seeds": list(range(8))}
@@ -36,8 +38,8 @@ def test_two_runs_give_the_same_bytes(project):
 def test_numbers_survive_the_file_to_the_last_bit(project, tmp_path):
     experiment = Experiment(project.folder, "demo")
     table = run(experiment, experiment.setting("decay"))
-    records.write_table(tmp_path / "x.csv", table, {})
-    pd.testing.assert_series_equal(records.read_table(tmp_path / "x.csv")[0].value, table.value, check_exact=True)
+    tables.write_table(tmp_path / "x.csv", table, {})
+    pd.testing.assert_series_equal(tables.read_table(tmp_path / "x.csv")[0].value, table.value, check_exact=True)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +47,9 @@ def test_numbers_survive_the_file_to_the_last_bit(project, tmp_path):
     [
         (lambda path: path.write_text(path.read_text().replace("loss,1", "loss,2", 1)), "does not match its record"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "does not match its record"),
-        (lambda path: records.beside(path).write_text('{"sha256": '), "is damaged: it is not valid JSON"),
-        (lambda path: records.beside(path).write_text("[]"), "does not match its record"),
-        (lambda path: records.beside(path).unlink(), "cannot read .*decay.json: No such file"),
+        (lambda path: tables.beside(path).write_text('{"sha256": '), "is damaged: it is not valid JSON"),
+        (lambda path: tables.beside(path).write_text("[]"), "does not match its record"),
+        (lambda path: tables.beside(path).unlink(), "cannot read .*decay.json: No such file"),
         (lambda path: path.unlink(), "cannot read .*decay.csv: No such file"),
     ],
 )
@@ -55,7 +57,7 @@ def test_damage_is_noticed(project, damage, message):
     project.secondlook("run", "demo")
     damage(project.folder / RAW)
     with pytest.raises(Mistake, match=message):
-        records.read_table(project.folder / RAW)
+        tables.read_table(project.folder / RAW)
     assert str(RAW).removesuffix(".csv") in project.mistake("summarise", "demo")
 
 
@@ -142,13 +144,13 @@ def recorded(project):
     project.secondlook("run", "demo", "--case", "decay")
     project.secondlook("record", RAW)
     (project.folder / RAW).unlink()
-    records.beside(project.folder / RAW).unlink()
+    tables.beside(project.folder / RAW).unlink()
     return project
 
 
 def test_a_recorded_result_comes_back_with_its_origin(recorded):
     recorded.secondlook("import", "demo", "--case", "decay")
-    _, record = records.read_table(recorded.folder / RAW)
+    _, record = tables.read_table(recorded.folder / RAW)
     assert record["recorded"] is True and record["stale_sources"] == [] and len(record["commit"]) == 40
 
 
@@ -156,7 +158,7 @@ def test_other_code_warns_and_names_the_files(recorded):
     recorded.replace("experiments/demo/experiment.py", "Gradient descent", "Plain gradient descent")
     done = recorded.secondlook("import", "demo", "--case", "decay")
     assert "was recorded with other code: experiments/demo/experiment.py" in done.stderr
-    assert records.read_table(recorded.folder / RAW)[1]["stale_sources"] == ["experiments/demo/experiment.py"]
+    assert tables.read_table(recorded.folder / RAW)[1]["stale_sources"] == ["experiments/demo/experiment.py"]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,31 @@ def test_a_record_that_cannot_stand_is_refused(recorded, spoil, message):
     line = recorded.mistake("import", "demo", "--case", "decay")
     assert line.startswith(RECORDED) and message in line
     assert not (recorded.folder / RAW).exists()
+
+
+@pytest.mark.parametrize(
+    "needs, changes, message",
+    [
+        ({}, {"scale": "smoke"}, "is of scale smoke: only the scale paper is recorded"),
+        ({"device": "cuda"}, {}, "was made on cpu: stage demo/decay needs device cuda"),
+        ({"data": "dots"}, {}, "does not say which data it was made from: stage demo/decay needs dots"),
+        ({"device": "cuda", "data": "dots"}, {"versions": {"cuda": "0.0"}, "data": {"dots": {}}}, None),
+    ],
+)
+def test_what_a_stage_needs_its_record_shows(project, needs, changes, message):
+    experiment = Experiment(project.folder, "demo")
+    setting = replace(experiment.setting("decay"), needs=needs)
+    made = records.provenance(experiment, setting, 1.0, commit="0123456789") | changes
+    with pytest.raises(Mistake, match=message) if message else nullcontext():
+        records.check_recorded(RAW, made, setting)
+
+
+def test_the_parts_of_a_run_are_added_up(project):
+    experiment = Experiment(project.folder, "demo")
+    earlier = {"wall_s": 2.5, "peak_memory_mib": 10**6, "device": "another", "processor": "P"}
+    made = records.provenance(experiment, experiment.setting("decay"), 1.0, earlier=[earlier, earlier])
+    assert (made["parts"], made["wall_s"], made["peak_memory_mib"]) == (3, 6.0, 10**6)
+    assert made["device"] == "another and cpu" and made["processor"].startswith("P and ")
 
 
 @pytest.mark.parametrize("options", [[], ["--commit", "0123456789", "--dirty"]])

@@ -52,6 +52,8 @@ def build(project: Project, scale: str, verbs=("summarise", "figure")) -> None:
     commands = []
     for experiment in experiments(project.folder):
         for case in experiment.cases:
+            if "device" in experiment.setting(case, scale).needs and f"{experiment.name}/{case}" not in timed:
+                continue  # unrecorded
             if f"{experiment.name}/{case}" not in timed:
                 commands.append(["run", experiment.name, "--case", case, "--scale", scale])
             elif scale == "paper":

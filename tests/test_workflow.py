@@ -10,6 +10,10 @@ import time
 import pytest
 from conftest import ROOT, Project, demo
 
+from secondlook.study.experiment import Experiment
+from secondlook.study.records import recorded_path
+from secondlook.study.tables import read_table, write_table
+
 pytestmark = pytest.mark.xdist_group("workflow")
 README = "<!-- claims:begin -->\n<!-- claims:end -->\n![Losses](report/readme/demo-losses.svg)\n"
 
@@ -18,6 +22,7 @@ EXEMPT = {
     "Specify a conda environment or container": "one lock file is the environment of every rule, and `make` installs it",
     "Shell command directly uses variable PYTHON": "the interpreter that runs Snakemake runs the rules",
     "Shell command directly uses variable SCALE": "the scale is part of every path",
+    "Shell command directly uses variable DEVICE": "a result stands, whichever device it was made on; its record says which",
     "Shell command directly uses variable DATA": "where the data lie does not change a result; which data they are is in the record",
     "No log directive defined": "`snakemake claims` is there to print",
 }
@@ -94,6 +99,7 @@ def test_claims_prints_the_verdicts(built):
     "config, line",
     [
         ("scal=smoke", "unknown key 'scal' in config/config.yaml or --config: did you mean 'scale'?"),
+        ("device=gpu", "'device' in config/config.yaml or --config must be one of cpu, cuda, got 'gpu'"),
         ("scale=smok", "'scale' in config/config.yaml or --config must be one of paper, smoke, got 'smok'"),
         ("recompute=demo/deca", "config/config.yaml or --config names the stage 'demo/deca', which does not exist"),
         ("recorded=demo", "'recorded' in config/config.yaml or --config must be of type array, got 'demo'"),
@@ -130,6 +136,101 @@ def test_a_recorded_stage_is_read_and_not_computed(built):
     (recorded / "slow.json").write_text(json.dumps({**record, "commit": "0" * 40, "dirty": False}))
     built.snakemake()
     assert json.loads((built.folder / "results/raw/demo/slow.json").read_text())["recorded"] is True
+
+
+GPU_CLAIM = """
+- id: X2
+  source: the same line
+  statement: So it does on a GPU.
+  target: "0.64"
+  metric: gpu_final.all
+  figure: gpu_losses
+  requires: [gpu]
+  checks: {small: {measure: gpu_final.all, between: [0, 1]}}
+  verdicts: [{verdict: reproduced, when: [small], why: It is small.}, {verdict: not reproduced, why: It is not.}]
+"""
+GPU_MEASURE = """
+
+def gpu_final(rows: pd.DataFrame) -> dict[str, Estimate]:
+    \"\"\"As `final`. Requires: case gpu, metric loss.\"\"\"
+    return final(rows.replace({"case": {"decay": "", "gpu": "decay"}}))
+"""
+GPU_FIGURE = """
+
+def gpu_losses(rows: pd.DataFrame) -> Figure:
+    \"\"\"Shows: the same on a GPU. Requires: cases decay and gpu, metric loss.\"\"\"
+    return losses(rows[rows.case == "gpu"].replace({"case": {"gpu": "decay"}}))
+"""
+GPU_SECTION = """
+<% if has("gpu") %>
+On a GPU it ends at << gpu_final.all | number >> (@fig:gpu).
+
+![The same.](figures/demo/gpu_losses.pdf){#fig:gpu}
+<% else %>
+What happens on a GPU is not recorded.
+<% endif %>
+"""
+
+
+@pytest.fixture
+def with_gpu(built):
+    """The demo with a case that needs a GPU and has no result yet."""
+    case = "cases:\n  gpu:\n    seeds: {first: 0, count: 8}\n    needs: {device: cuda}\n    varies: {lr: 0.1}\n"
+    built.replace("experiments/demo/config.yaml", "cases:\n", case)
+    built.replace("experiments/demo/experiment.py", "def slow(", "gpu = decay\n\n\ndef slow(")
+    parts = {"claims.yaml": GPU_CLAIM, "measures.py": GPU_MEASURE, "figures.py": GPU_FIGURE, "section.md": GPU_SECTION}
+    for part, text in parts.items():
+        built.write(f"experiments/demo/{part}", (built.folder / "experiments/demo" / part).read_text() + text)
+    return built
+
+
+def record_gpu(project) -> None:
+    """Put a record of the case on file: the rows of the other case, with the note of a made-up GPU."""
+    experiment = Experiment(project.folder, "demo")
+    setting = experiment.setting("gpu")
+    table, record = read_table(project.folder / "results/raw/demo/decay.csv")
+    made = {"case": "gpu", "settings_digest": setting.digest, "commit": "0" * 40, "dirty": False, "device": "A made-up GPU"}
+    record |= made | {"versions": {"cuda": "0.0"}}
+    write_table(recorded_path(project.folder, setting), table.assign(case="gpu"), record)
+
+
+def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
+    """The one way in which a result may be missing; with the record there, everything follows from it."""
+    assert not [job for job in planned(with_gpu) if "demo/gpu" in job]
+    assert "run_stage demo/gpu" in planned(with_gpu, "--config", "recompute=demo/gpu")
+    with_gpu.snakemake()
+    results = with_gpu.folder / "results"
+    known, missing = json.loads((results / "claims.json").read_text())
+    assert known["verdict"] == "reproduced"
+    assert (missing["verdict"], missing["n"], missing["measured"]) == ("not testable here", 0, None)
+    assert missing["why"] == "needs stage demo/gpu, which has not been recorded (device cuda)" and missing["figure"] is None
+    assert "What happens on a GPU is not recorded." in (results / "report/report.html").read_text()
+    assert not list(results.glob("figures/demo/gpu_losses.*"))
+    assert "Nothing to be done" in with_gpu.snakemake().stderr
+    line = with_gpu.mistake("figure", "demo", "gpu_losses")
+    assert line == "figure gpu_losses of demo needs a case that is unrecorded: gpu"
+    assert "gpu is unrecorded: it needs device cuda" in with_gpu.secondlook("list").stdout
+    assert "; unrecorded" in with_gpu.secondlook("doctor").stdout
+
+    record_gpu(with_gpu)
+    done = with_gpu.snakemake("--dry-run", check=False)
+    line = "results/recorded/demo/gpu.csv is there, but config/config.yaml does not list demo/gpu under 'recorded'"
+    assert done.returncode != 0 and f"secondlook: {line}\n" in done.stderr
+    with_gpu.replace("config/config.yaml", "recorded: []", "recorded: [demo/gpu]")
+    assert planned(with_gpu) == {"import_recorded demo/gpu"} | DRAWN | JUDGED
+    with_gpu.snakemake()
+    assert json.loads((results / "claims.json").read_text())[1]["verdict"] == "reproduced"
+    assert "On a GPU it ends at" in (results / "report/report.html").read_text()
+    assert (results / "figures/demo/gpu_losses.pdf").exists()
+
+    for kind in ("csv", "json"):
+        (results / f"recorded/demo/gpu.{kind}").unlink()
+    done = with_gpu.snakemake("--dry-run", check=False)  # lost, though all that was made from it is there
+    assert done.returncode != 0 and "results/recorded/demo/gpu.csv" in done.stdout
+
+
+def test_smoke_scale_runs_every_stage_on_the_cpu(with_gpu):
+    assert "run_stage demo/gpu" in planned(with_gpu, "--config", "scale=smoke", "device=cpu")
 
 
 def test_after_a_kill_the_next_run_recovers(project):

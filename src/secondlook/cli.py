@@ -9,11 +9,13 @@ import argparse
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
-from secondlook.errors import Mistake
+from secondlook.errors import Mistake, OutOfTime
 from secondlook.study.experiment import SCALES, Experiment, experiments
 
+OUT_OF_TIME = 75  # exit status: not done, try again (EX_TEMPFAIL of sysexits.h)
 ROOT = Path()  # the project is the folder that the command is given in
 
 
@@ -29,80 +31,122 @@ def say(text: str) -> None:
 def list_(_) -> None:
     """Say which experiments there are."""
     from secondlook.study.claims import declared
+    from secondlook.study.records import unrecorded
 
     for experiment in experiments(ROOT):
         say(f"{experiment.name}: {experiment.title}")
         say(f"  cases    {', '.join(experiment.cases)}")
         say(f"  figures  {', '.join(experiment.figures)}")
         say(f"  claims   {', '.join(claim['id'] for claim in declared(experiment))}")
+        for case in experiment.cases:
+            if unrecorded(ROOT, results("paper"), experiment.setting(case)):
+                say(f"  {case} is unrecorded: it needs device cuda, and there is no result of it yet")
 
 
 def run(options) -> None:
-    """Compute one case of an experiment, or all of them, and write their rows."""
-    from secondlook.study import records
-    from secondlook.study.experiment import run as run_setting
-    from secondlook.study.files import sole_writer
+    """Compute cases of an experiment, or all of them, and write their rows. With --max-minutes, the same command goes on."""
     from secondlook.study.needs import check_needs, data_folder
-    from secondlook.study.progress import watch
 
     experiment = Experiment(ROOT, options.experiment)
-    own = bool(options.set) or options.seed is not None
-    if options.out and not options.case:
+    settings = [experiment.setting(case, options.scale, options.set, options.seed) for case in options.case or experiment.cases]
+    if options.out and options.out.suffix == ".csv" and (len(settings) > 1 or not options.case):
         raise Mistake("--out names one file: say which --case goes there")
-    settings = [
-        experiment.setting(case, options.scale, options.set, options.seed)
-        for case in ([options.case] if options.case else experiment.cases)
-    ]
+    if options.max_minutes is not None and not options.max_minutes > 0:
+        raise Mistake(f"--max-minutes must be a positive number, got {options.max_minutes}")
     for setting in settings:
-        trial = ROOT / "results" / "trials" / setting.experiment / f"{setting.case}-{setting.digest[:8]}.csv"
-        regular = results(options.scale) / "raw" / setting.experiment / f"{setting.case}.csv"
-        out = options.out or (trial if own else regular)
-        check_needs(setting, data_folder(options.data_root))
-        if records.beside(out).exists():
-            records.check_settings(out, records.read_json(records.beside(out)), setting)
-        with sole_writer(out):
-            if options.threads:
-                import torch
+        check_needs(setting, data_folder(options.data_root), options.device)
+    if options.threads:
+        import torch
 
-                torch.set_num_threads(options.threads)
-            start = time.perf_counter()
-            table = run_setting(experiment, setting, lambda seeds, name=setting.name: watch(seeds, name))
-            record = records.provenance(experiment, setting, time.perf_counter() - start, options.commit, options.dirty)
-            records.write_table(out, table, record)
-        say(f"{out}: {len(table)} rows of {setting.name}, {record['wall_s']:.1f} s")
+        torch.set_num_threads(options.threads)
+    deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
+    for done, setting in enumerate(settings):
+        try:
+            _run_stage(experiment, setting, _destination(options, setting), deadline, options)
+        except OutOfTime as stop:
+            raise OutOfTime(f"{stop}; {done} of {len(settings)} cases are done; the same command goes on from there") from None
+
+
+def _destination(options, setting) -> Path:
+    """Where the rows of a stage go."""
+    from secondlook.study.records import raw_path
+
+    if options.out:
+        return options.out if options.out.suffix == ".csv" else options.out / setting.experiment / f"{setting.case}.csv"
+    if options.set or options.seed is not None:
+        return ROOT / "results" / "trials" / setting.experiment / f"{setting.case}-{setting.digest[:8]}.csv"
+    return raw_path(results(options.scale), setting)
+
+
+def _run_stage(experiment, setting, out: Path, deadline: float | None, options) -> None:
+    """Compute one stage, or go on with it. Raises OutOfTime, saying what is kept."""
+    from secondlook.study import cells, records, tables, unfinished
+    from secondlook.study.experiment import run as run_setting
+    from secondlook.study.files import read_json, sole_writer
+    from secondlook.study.needs import data_folder, data_of, device_of
+    from secondlook.study.place import Place
+    from secondlook.study.progress import watch
+
+    device, folder = device_of(setting, options.device), data_of(setting, data_folder(options.data_root))
+    place = Place(out.with_suffix(".work"), device, folder, deadline)
+    if tables.beside(out).exists():
+        records.check_settings(out, read_json(tables.beside(out)), setting)
+    with sole_writer(out):
+        if deadline is not None and out.exists() and not records.changed_sources(experiment, tables.read_table(out)[1]):
+            return say(f"{out}: is there already")
+        keeps = experiment.takes_place(setting.case)
+        start = time.perf_counter()
+        try:
+            place.check_time()
+            with unfinished.part(place, experiment, setting) if keeps else nullcontext([]) as earlier:
+                table = run_setting(experiment, setting, place, lambda seeds: watch(seeds, setting.name))
+        except OutOfTime as stop:
+            kept = f"; {cells.finished(place.work)} finished cells of {setting.name} are kept in {place.work}"
+            raise OutOfTime(f"{stop}{kept if place.work.exists() else ''}") from None
+        wall_s = time.perf_counter() - start
+        data = place.data_sets()
+        record = records.provenance(experiment, setting, wall_s, options.commit, options.dirty, data, earlier)
+        tables.write_table(out, table, record)
+        if keeps:
+            unfinished.end(place)
+    say(f"{out}: {len(table)} rows of {setting.name}, {record['wall_s']:.1f} s")
 
 
 def record(options) -> None:
     """Keep a result that was computed elsewhere, or takes long, in results/recorded/."""
-    from secondlook.study import records
+    from secondlook.study import records, tables
+    from secondlook.study.files import read_yaml
 
     for path in options.table:
-        table, made = records.read_table(path)
+        table, made = tables.read_table(path)
         experiment = Experiment(ROOT, made["experiment"])
         setting = experiment.setting(made["case"])
         records.check_recorded(path, made, setting)
-        out = ROOT / "results" / "recorded" / setting.experiment / f"{setting.case}.csv"
-        records.write_table(out, table, made)
+        out = records.recorded_path(ROOT, setting)
+        tables.write_table(out, table, made)
         say(f"{out}: {len(table)} rows of {setting.name}, made on {made['device']} at commit {made['commit'][:10]}")
+        if setting.name not in read_yaml(ROOT / "config" / "config.yaml")["recorded"]:
+            say(f"list {setting.name} under 'recorded' in config/config.yaml")
 
 
 def import_(options) -> None:
     """Take a recorded result as the result of a stage, having checked that it belongs to today's settings."""
-    from secondlook.study import records
+    from secondlook.study import records, tables
 
     experiment = Experiment(ROOT, options.experiment)
     setting = experiment.setting(options.case)
-    path = ROOT / "results" / "recorded" / setting.experiment / f"{setting.case}.csv"
+    path = records.recorded_path(ROOT, setting)
     if not path.exists():
         raise Mistake(f"{path} is missing: record it, or compute it here with --config recompute={setting.name}")
-    table, made = records.read_table(path)
+    table, made = tables.read_table(path)
     records.check_recorded(path, made, setting)
     stale = records.changed_sources(experiment, made)
     if stale:
         print(f"warning: {path} was recorded with other code: {', '.join(stale)}", file=sys.stderr)
-    out = options.out or results("paper") / "raw" / setting.experiment / f"{setting.case}.csv"
-    records.write_table(out, table, {**made, "recorded": True, "stale_sources": stale})
-    say(f"{out}: {len(table)} rows of {setting.name}, recorded on {made['processor']}")
+    out = options.out or records.raw_path(results("paper"), setting)
+    tables.write_table(out, table, {**made, "recorded": True, "stale_sources": stale})
+    machine = made["processor"] if made["device"] == "cpu" else made["device"]
+    say(f"{out}: {len(table)} rows of {setting.name}, recorded on {machine}")
 
 
 def summarise(options) -> None:
@@ -129,7 +173,11 @@ def figure(options) -> None:
     known_keys(options.name, experiment.figures, experiment.name, "figure")
     rows = records.read_experiment(folder, experiment, options.scale)
     module = experiment.part("figures")
-    for name in options.name or experiment.figures:
+    missing = records.missing_cases(experiment, rows)
+    drawable = experiment.without("figures", missing)
+    if barred := [name for name in options.name if name not in drawable]:
+        raise Mistake(f"figure {barred[0]} of {experiment.name} needs a case that is unrecorded: {', '.join(missing)}")
+    for name in options.name or drawable:
         style.apply()
         drawing = getattr(module, name)(rows)
         for path in experiment.figure_files(name):
@@ -167,6 +215,17 @@ def readme(_) -> None:
     say(update(ROOT, results("paper")))
 
 
+def data(options) -> None:
+    """Build the array file of CIFAR-10 in data/, from an image folder or archive that is there, or from a download."""
+    from secondlook.study.datasets import build_cifar10
+    from secondlook.study.needs import BUILT, data_folder
+
+    start = time.perf_counter()
+    made = build_cifar10(data_folder(options.data_root), ROOT / BUILT)
+    said = f"{made['images']} images ({made['origin']}) from {made['source']}, sha256 {made['sha256'][:16]}"
+    say(f"{ROOT / BUILT}: {said}, {time.perf_counter() - start:.1f} s")
+
+
 def doctor(options) -> None:
     """Say what is installed, which device and data there are, and which stages can run here."""
     from secondlook.study.doctor import examine
@@ -199,7 +258,7 @@ def parser() -> argparse.ArgumentParser:
     made = verb("run", run)
     experiment(made)
     scale(made)
-    made.add_argument("--case", help="one case; without it, all of them")
+    made.add_argument("--case", action="append", help="a case, and as many more as wanted; without it, all of them")
     made.add_argument("--seed", type=int, help="one seed in place of the declared ones")
     made.add_argument(
         "--set",
@@ -208,7 +267,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change a parameter; with this or --seed the result goes to results/trials/, apart from the study's own",
     )
-    made.add_argument("--out", type=Path, metavar="FILE.csv", help="where the rows of --case go")
+    made.add_argument(
+        "--out", type=Path, metavar="PATH", help="FILE.csv for one --case, or a folder: <experiment>/<case>.csv in it"
+    )
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where cases run that can run on either")
+    made.add_argument(
+        "--max-minutes",
+        type=float,
+        metavar="M",
+        help=f"stop in time with exit status {OUT_OF_TIME}; the same command goes on, and leaves the cases that are done",
+    )
     made.add_argument("--threads", type=int, help="threads of torch")
     made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
     made.add_argument("--commit", help="the commit of this code, where git cannot say")
@@ -239,6 +307,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--case", required=True, help="the recorded case")
     made.add_argument("--out", type=Path, metavar="FILE.csv", help="where the rows go")
 
+    made = verb("data", data)
+    made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
+
     made = verb("doctor", doctor)
     made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
     return top
@@ -251,6 +322,9 @@ def main(words: list[str] | None = None) -> int:
     except Mistake as mistake:
         print(f"secondlook: {mistake}", file=sys.stderr)
         return 1
+    except OutOfTime as stop:
+        print(f"secondlook: {stop}", file=sys.stderr)
+        return OUT_OF_TIME
     except KeyboardInterrupt:
         print("secondlook: interrupted; nothing half-written is left", file=sys.stderr)
         return 130

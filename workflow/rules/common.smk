@@ -8,6 +8,7 @@ from pathlib import Path
 from secondlook.errors import Mistake
 from secondlook.study.experiment import experiments
 from secondlook.study.needs import data_folder
+from secondlook.study.records import unrecorded
 from secondlook.study.schema import check
 from secondlook.study.sources import PACKAGE, sources
 
@@ -15,8 +16,14 @@ ROOT = Path()
 PYTHON = shlex.quote(sys.executable)
 
 
+def results(scale):
+    """The folder of the results of a scale."""
+    return "results" if scale == "paper" else f"results/{scale}"
+
+
 def settings():
-    """The checked configuration, the experiments, and their stages: all, and those that are read from results/recorded."""
+    """The checked configuration, the experiments, and their stages: all, those that are read from results/recorded, and those
+    that are left out."""
     check(dict(config), ROOT / "workflow/schemas/config.schema.yaml", "config/config.yaml or --config")
     found = experiments(ROOT)
     stages = {
@@ -29,17 +36,27 @@ def settings():
     for name in [*config["recorded"], *asked]:
         if name not in stages and name != "all":
             raise Mistake(f"config/config.yaml or --config names the stage '{name}', which does not exist")
-    recorded = [] if "all" in asked or config["scale"] == "smoke" else sorted(set(config["recorded"]) - set(asked))
-    return {experiment.name: experiment for experiment in found}, stages, recorded
+    for file in sorted((ROOT / "results/recorded").glob("*/*.csv")):
+        if (name := f"{file.parent.name}/{file.stem}") not in config["recorded"]:
+            raise Mistake(f"{file} is there, but config/config.yaml does not list {name} under 'recorded'")
+    asked = list(stages) if "all" in asked else asked
+    recorded = [] if config["scale"] == "smoke" else sorted(set(config["recorded"]) - set(asked))
+    left_out = [
+        name
+        for name, setting in stages.items()
+        if unrecorded(ROOT, Path(results(config["scale"])), setting) and name not in recorded and name not in asked
+    ]
+    return {experiment.name: experiment for experiment in found}, stages, recorded, left_out
 
 
 try:
-    EXPERIMENTS, STAGES, RECORDED = settings()
+    EXPERIMENTS, STAGES, RECORDED, UNRECORDED = settings()
 except Mistake as mistake:
     sys.exit(f"secondlook: {mistake}")
 
 SCALE = config["scale"]
-RESULTS = "results" if SCALE == "paper" else f"results/{SCALE}"
+RESULTS = results(SCALE)
+DEVICE = config["device"]
 DATA = shlex.quote(str(data_folder(config["data_root"])))
 
 
@@ -49,8 +66,9 @@ def one_of(names):
 
 
 def tables(experiment):
-    """The raw tables of an experiment, each followed by its record."""
-    return [f"{RESULTS}/raw/{experiment.name}/{case}.{kind}" for case in experiment.cases for kind in ("csv", "json")]
+    """The raw tables of an experiment, each followed by its record; none of a stage that is left out."""
+    stages = [stage for stage, setting in STAGES.items() if setting.experiment == experiment.name and stage not in UNRECORDED]
+    return [f"{RESULTS}/raw/{stage}.{kind}" for stage in stages for kind in ("csv", "json")]
 
 
 def code(*found):
@@ -66,8 +84,10 @@ def module(name):
 
 
 def figure_files(experiment):
-    """The files of all figures of an experiment."""
-    return [f"{RESULTS}/figures/{file}" for name in experiment.figures for file in experiment.figure_files(name)]
+    """The files of all figures of an experiment that can be drawn."""
+    missing = [STAGES[stage].case for stage in UNRECORDED if STAGES[stage].experiment == experiment.name]
+    drawn = experiment.without("figures", missing)
+    return [f"{RESULTS}/figures/{file}" for name in drawn for file in experiment.figure_files(name)]
 
 
 # Each set of code is an input of its own kind of step: restyling a figure never reruns an experiment.

@@ -18,7 +18,7 @@ rule run_stage:
         case=lambda w: STAGES[w.stage].case,
     shell:
         "{PYTHON} -m secondlook run {params.experiment} --case {params.case} --scale {SCALE} --threads {threads} "
-        "--data-root {DATA} --out {output.table} > {log} 2>&1"
+        "--device {DEVICE} --data-root {DATA} --out {output.table} > {log} 2>&1"
 
 
 # Recorded results are inputs, never outputs that happen to be there: what is missing or stale stops the workflow.

@@ -4,8 +4,9 @@
                                                      --pandoc--> report.html
                                                      --pandoc--> latex/report.tex
 
-A section sees its own experiment's measures by name, `tables`, and the functions below; paper.md sees `claims`, `sections`,
-`stages`, `machines`, `changed`, `tally`, `judged`, `level` and `scale`. Every reference is checked before anything is written.
+A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below; paper.md sees `claims`,
+`sections`, `stages`, `unrecorded`, `machines`, `changed`, `tally`, `judged`, `level` and `scale`. Every reference is checked
+before anything is written.
 """
 
 import re
@@ -24,7 +25,7 @@ from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.files import read, read_json, write
 from secondlook.study.measures import read_summary
 from secondlook.study.parameters import known_keys
-from secondlook.study.records import changed_sources
+from secondlook.study.records import changed_sources, unrecorded
 from secondlook.study.statistics import LEVEL
 from secondlook.study.text import fill, number
 
@@ -103,7 +104,8 @@ def compose(root: Path, results: Path, scale: str) -> str:
     for name in order:
         path = found[name].folder / "section.md"
         summary = read_summary(needed(results / "summary" / f"{name}.json", f"summarise {name}", scale))
-        values = {**summary.measures, "tables": summary.tables, **functions(claims, path)}
+        has = present(found[name], summary.missing, path)
+        values = {**summary.measures, "tables": summary.tables, "has": has, **functions(claims, path)}
         sections[path] = fill(read(path).decode(), values, str(path)).strip()
     path = root / "report" / "paper.md"
     text = read(path).decode()
@@ -150,6 +152,16 @@ def functions(claims: list[Claim], path: Path) -> dict[str, Callable]:
         return named[name]
 
     return {"claim": claim, "verdict": lambda name: f"[{claim(name)['verdict']}]{{.verdict}}", "table": table}
+
+
+def present(experiment: Experiment, missing: tuple[str, ...], path: Path) -> Callable:
+    """`has("case")` of the section at `path`: whether there are results of the case, or it is unrecorded."""
+
+    def has(case: str) -> bool:
+        known_keys([case], experiment.cases, str(path), "case")
+        return case not in missing
+
+    return has
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -201,10 +213,14 @@ def check_references(texts: dict[Path, str], bibliography: Path) -> None:
 
 
 def provenance(found: list[Experiment], results: Path, scale: str) -> dict:
-    """Who made the rows: a table of stages, a table of the machines that they name, and what code has changed since."""
-    stages, machines, changed = [], {}, {}
+    """Who made the rows: a table of stages, a table of the machines that they name, and what code has changed since; and the
+    stages that have no rows."""
+    stages, machines, changed, left_out = [], {}, {}, []
     for experiment, case in [(each, case) for each in found for case in each.cases]:
         name = f"{experiment.name}/{case}"
+        if unrecorded(experiment.root, results, experiment.setting(case, scale)):
+            left_out.append(f"`{name}`")
+            continue
         path = needed(results / "raw" / f"{name}.json", f"run {experiment.name}", scale)
         record = read_json(path)
         with intact(path):
@@ -222,9 +238,15 @@ def provenance(found: list[Experiment], results: Path, scale: str) -> dict:
                 "Memory": f"{record['peak_memory_mib']:,} MiB",
                 "Rows": record["rows"],
                 "Origin": "recorded" if record.get("recorded") else "computed",
+                "Data": "; ".join(f"{data}, {of['origin']}" for data, of in record.get("data", {}).items()) or None,
             }
         stages.append(row)
     columns = ("Device", "Processor", "Threads", "Versions")
     listed = [{"": name, **dict(zip(columns, machine, strict=True))} for machine, name in machines.items()]
     since = [{"Stages": ", ".join(names), "Changed since": files} for files, names in changed.items()]
-    return {"stages": pd.DataFrame(stages), "machines": pd.DataFrame(listed), "changed": pd.DataFrame(since)}
+    return {
+        "stages": pd.DataFrame(stages).dropna(axis="columns", how="all"),
+        "unrecorded": left_out,
+        "machines": pd.DataFrame(listed),
+        "changed": pd.DataFrame(since),
+    }

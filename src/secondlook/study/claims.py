@@ -15,6 +15,8 @@
         - {verdict: not reproduced, why: ...}
 
 A check holds when the whole interval of its measure lies in the band. A bound may be .inf.
+
+A claim may name cases that it `requires`: while one of them is unrecorded, the verdict is 'not testable here', and says so.
 """
 
 import re
@@ -23,6 +25,7 @@ from secondlook.errors import Mistake
 from secondlook.study.experiment import Experiment
 from secondlook.study.files import read_yaml
 from secondlook.study.measures import Summary
+from secondlook.study.parameters import known_keys
 from secondlook.study.schema import check
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import fill, interval
@@ -39,6 +42,7 @@ def declared(experiment: Experiment) -> list[dict]:
         where = f"claim {claim['id']} of {path}"
         if claim["figure"] not in experiment.figures:
             raise Mistake(f"{where} names the figure '{claim['figure']}', which does not exist")
+        known_keys(claim.get("requires", []), experiment.cases, where, "case")
         for rule in claim["verdicts"]:
             for name in rule.get("when", []):
                 if name not in claim["checks"]:
@@ -51,6 +55,20 @@ def declared(experiment: Experiment) -> list[dict]:
 def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
     """The claim with its verdict, as it stands in results/claims.json."""
     where = f"claim {claim['id']} of {experiment.folder / 'claims.yaml'}"
+    drawn = claim["figure"] in experiment.without("figures", summary.missing)
+    result = {
+        "id": claim["id"],
+        "experiment": experiment.name,
+        "statement": claim["statement"],
+        "source": claim["source"],
+        "target": claim["target"],
+        "metric": claim["metric"],
+        "figure": f"{experiment.name}/{claim['figure']}" if drawn else None,
+    }
+    if lacking := [case for case in claim.get("requires", []) if case in summary.missing]:
+        stages = " and ".join(f"{experiment.name}/{case}" for case in lacking)
+        why = f"needs stage {stages}, which has not been recorded (device cuda)"
+        return result | {"measured": None, "interval": None, "n": 0, "verdict": VERDICTS[-1], "why": why, "checks": {}}
     checks = {}
     for name, asked in claim["checks"].items():
         found = summary.find(asked["measure"], where)
@@ -64,19 +82,12 @@ def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
         }
     rule = next(rule for rule in claim["verdicts"] if all(checks[name]["holds"] for name in rule.get("when", [])))
     headline = summary.find(claim["metric"], where)
-    return {
-        "id": claim["id"],
-        "experiment": experiment.name,
-        "statement": claim["statement"],
-        "source": claim["source"],
-        "target": claim["target"],
-        "metric": claim["metric"],
+    return result | {
         "measured": headline.value,
         "interval": _interval(headline),
         "n": headline.n,
         "verdict": rule["verdict"],
         "why": " ".join(fill(rule["why"], summary.measures, where).split()),
-        "figure": f"{experiment.name}/{claim['figure']}",
         "checks": checks,
     }
 
@@ -100,7 +111,9 @@ def judge_all(judged: list[tuple[Experiment, Summary]]) -> list[dict]:
 
 
 def measured_text(claim: dict) -> str:
-    """Value and interval of a claim of claims.json, as tables show them."""
+    """Value and interval of a claim of claims.json, as tables show them; a dash where nothing was measured."""
+    if claim["measured"] is None:
+        return "–"
     low, high = claim["interval"] or (None, None)
     return interval(Estimate(claim["measured"], low, high, claim["n"]), digits=4)
 

@@ -11,6 +11,7 @@ from secondlook.errors import Mistake
 from secondlook.study.experiment import experiments
 from secondlook.study.files import read_yaml
 from secondlook.study.needs import check_needs, data_folder
+from secondlook.study.records import unrecorded
 
 NEEDED = {
     "torch": "runs the experiments",
@@ -43,7 +44,8 @@ def examine(root: Path, data_root: str | None) -> Iterator[str]:
                 here = "can run here"
             except Mistake as mistake:
                 here = str(mistake)
-            yield f"stage        {setting.name}: {here}{'; recorded' if setting.name in recorded else ''}"
+            kept = "; recorded" if setting.name in recorded else "; unrecorded" * unrecorded(root, root / "results", setting)
+            yield f"stage        {setting.name}: {here}{kept}"
 
 
 def _version(package: str) -> str:

@@ -1,20 +1,24 @@
 """An experiment is a folder, and a folder is all of an experiment.
 
     config.yaml     title; the cases, each with its seeds and parameters by role; a smoke overlay
-    experiment.py   one function `case(params, seed)` for each case, or one `run(params, seed)` for all: yields tidy rows
+    experiment.py   one function `case(params, seed)` for each case, or one `run(params, seed)` for all: yields tidy rows;
+                    one that trains takes a third argument, its Place, and keeps finished cells there
     measures.py     one function for each number or table that a claim or the text quotes: rows in, Estimate or table out
     figures.py      one function for each figure: rows in, matplotlib Figure out
     claims.yaml     what is claimed, which measures decide, and how the verdict follows
     section.md      its section of the report
 
 A case's parameters stand under the roles `fixed` (a stated caveat), `varies` (what a figure shows) and `tunes` (chosen
-anew for every value of what varies); those under `shared` belong to every case. `needs` names a device or a data set.
+anew for every value of what varies); those under `shared` belong to every case. `needs` names the device and the data set
+without which a case cannot run at paper scale; at smoke scale every case runs anywhere.
 """
 
 import ast
 import hashlib
 import importlib
+import inspect
 import json
+import re
 import sys
 import typing
 from collections.abc import Iterable
@@ -27,6 +31,7 @@ import pandas as pd
 from secondlook.errors import Mistake
 from secondlook.study.files import parse_yaml, read_yaml
 from secondlook.study.parameters import Count, PositiveInt, build, known_keys, mapping
+from secondlook.study.place import Place
 from secondlook.study.sources import sources
 
 ROLES = ("fixed", "varies", "tunes")
@@ -118,7 +123,8 @@ class Experiment:
             values[key] = parse_yaml(text, f"--set {key}")
         seeds = build(Seeds, mapping(values.pop("seeds"), "seeds", where), f"'seeds' of '{case}' of {where}")
         chosen = range(seeds.first, seeds.first + seeds.count) if seed is None else [seed]
-        return Setting(self.name, case, scale, tuple(chosen), values, dict(own.get("needs", {})))
+        needs = dict(own.get("needs", {})) if scale == "paper" else {}
+        return Setting(self.name, case, scale, tuple(chosen), values, needs)
 
     def part(self, name: str):
         """Import one of the experiment's Python files."""
@@ -141,6 +147,28 @@ class Experiment:
         """Name and docstring of each figure."""
         return {name: ast.get_docstring(node) or "" for name, node in self.functions("figures").items()}
 
+    def requires(self, part: str, name: str) -> list[str]:
+        """The cases that a figure or measure declares in its docstring: 'Requires: cases grid and probes, metric loss.'"""
+        _, _, declared = (ast.get_docstring(self.functions(part)[name]) or "").partition("Requires:")
+        lists = re.findall(r"\bcases? ([\w\s,-]+?)(?=,\s+metrics?\b|[;.]|$)", declared)
+        found = [case for listed in lists for case in re.split(r",\s*|\s+and\s+", listed.strip())]
+        known_keys(found, self.cases, f"'{name}' of {self.folder / part}.py", "case")
+        return found
+
+    def without(self, part: str, missing: Iterable[str]) -> list[str]:
+        """The functions of `part` that can do without the cases `missing`."""
+        missing = set(missing)
+        return [name for name in self.functions(part) if not missing & set(self.requires(part, name))]
+
+    def function(self, case: str) -> typing.Callable:
+        """The function that runs `case`."""
+        module = self.part("experiment")
+        return getattr(module, case, None) or module.run
+
+    def takes_place(self, case: str) -> bool:
+        """Whether the function of `case` has a third argument, its Place."""
+        return len(inspect.signature(self.function(case)).parameters) == 3
+
     def figure_files(self, name: str) -> list[str]:
         """The files of a figure, relative to the folder of figures: vector ones, or a GIF for `-> style.Animation`."""
         returns = self.functions("figures")[name].returns
@@ -156,18 +184,18 @@ def experiments(root: Path) -> list[Experiment]:
     return [Experiment(root, folder.name) for folder in folders]
 
 
-def run(experiment: Experiment, setting: Setting, watch=iter) -> pd.DataFrame:
-    """The tidy rows of all seeds of one case. `watch` wraps the seeds, to show progress.
+def run(experiment: Experiment, setting: Setting, place: Place | None = None, watch=iter) -> pd.DataFrame:
+    """The tidy rows of all seeds of one case, run at `place` if it takes one. `watch` wraps the seeds, to show progress.
 
     Columns: experiment, case, seed, the factors that the case declares, step, metric, value.
     """
-    module = experiment.part("experiment")
-    function = getattr(module, setting.case, None) or module.run
+    function = experiment.function(setting.case)
+    where = [place] if experiment.takes_place(setting.case) else []
     first = next(iter(typing.get_type_hints(function).values()))
     params = build(first, setting.parameters, str(experiment.folder / "config.yaml"))
     tables = []
     for seed in watch(setting.seeds):
-        rows = function(params, seed)
+        rows = function(params, seed, *where)
         table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
         tables.append(table.assign(experiment=setting.experiment, case=setting.case, seed=seed))
     table = pd.concat(tables, ignore_index=True)

@@ -1,6 +1,10 @@
 """From rows to the numbers that claims and text quote: runs an experiment's measures.py and keeps what it returns.
 
-results/summary/<experiment>.json   measures: {name: Estimate, or {key: Estimate}}; tables: {name: columns and rows}
+results/summary/<experiment>.json   measures: {name: Estimate, or {key: Estimate}}; tables: {name: columns and rows};
+                                    missing: cases that are unrecorded
+
+A measure whose docstring requires a missing case ("Requires: case grid.") is left out. One that reads several cases and
+declares none gives what it finds.
 """
 
 from dataclasses import dataclass
@@ -10,15 +14,17 @@ import pandas as pd
 from secondlook.errors import Mistake
 from secondlook.study.experiment import Experiment
 from secondlook.study.files import read_json
+from secondlook.study.records import missing_cases
 from secondlook.study.statistics import Estimate
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The measures and tables of one experiment."""
+    """The measures and tables of one experiment, and its cases that have no rows."""
 
     measures: dict[str, Estimate | dict[str, Estimate]]
     tables: dict[str, pd.DataFrame]
+    missing: tuple[str, ...] = ()
 
     def find(self, name: str, where: str) -> Estimate:
         """The measure called `name`, or `name.key`."""
@@ -26,15 +32,17 @@ class Summary:
         for part in name.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         if not isinstance(found, Estimate):
-            raise Mistake(f"{where} names the measure '{name}', which does not exist")
+            without = f" without case {', '.join(self.missing)}" if self.missing else ""
+            raise Mistake(f"{where} names the measure '{name}', which does not exist{without}")
         return found
 
 
 def summarise(experiment: Experiment, rows: pd.DataFrame) -> Summary:
     module = experiment.part("measures")
-    found = {name: getattr(module, name)(rows) for name in experiment.functions("measures")}
+    missing = tuple(missing_cases(experiment, rows))
+    found = {name: getattr(module, name)(rows) for name in experiment.without("measures", missing)}
     tables = {name: value for name, value in found.items() if isinstance(value, pd.DataFrame)}
-    return Summary({name: value for name, value in found.items() if name not in tables}, tables)
+    return Summary({name: value for name, value in found.items() if name not in tables}, tables, missing)
 
 
 def to_plain(summary: Summary) -> dict:
@@ -47,7 +55,7 @@ def to_plain(summary: Summary) -> dict:
         name: {"columns": list(map(str, table.columns)), "rows": table.astype(object).to_numpy().tolist()}
         for name, table in summary.tables.items()
     }
-    return {"measures": measures, "tables": tables}
+    return {"measures": measures, "tables": tables, "missing": list(summary.missing)}
 
 
 def from_plain(plain: dict) -> Summary:
@@ -56,7 +64,7 @@ def from_plain(plain: dict) -> Summary:
         for name, value in plain["measures"].items()
     }
     tables = {name: pd.DataFrame(table["rows"], columns=table["columns"]) for name, table in plain["tables"].items()}
-    return Summary(measures, tables)
+    return Summary(measures, tables, tuple(plain["missing"]))
 
 
 def read_summary(path) -> Summary:

@@ -6,18 +6,38 @@ from pathlib import Path
 from secondlook.errors import Mistake
 from secondlook.study.experiment import Setting
 
+BUILT = Path("data")  # in the project: data sets that were built from others
+INSTEAD = "use the recorded results, or --config scale=smoke device=cpu"
+
 
 def data_folder(given: str | None = None) -> Path:
     """Where data sets are: as given, else where SECONDLOOK_DATA points, else `data`."""
-    return Path(given or os.environ.get("SECONDLOOK_DATA") or "data")
+    return Path(given or os.environ.get("SECONDLOOK_DATA") or BUILT)
 
 
-def check_needs(setting: Setting, data_root: Path) -> None:
+def data_path(name: str, data_root: Path) -> Path:
+    """The data set `name`, in `data_root` or among those that were built."""
+    for path in (Path(data_root) / name, BUILT / name):
+        if path.exists():
+            return path
+    raise Mistake(f"data set {Path(data_root) / name} is missing: run 'snakemake data', or put it there")
+
+
+def data_of(setting: Setting, data_root: Path) -> Path:
+    """The folder in which a stage finds the data set that it needs; `data_root` where it needs none."""
+    return data_path(setting.needs["data"], data_root).parent if "data" in setting.needs else data_root
+
+
+def device_of(setting: Setting, asked: str) -> str:
+    """The device that a stage runs on: the one that it needs, or else the one that was asked for."""
+    return setting.needs.get("device", asked)
+
+
+def check_needs(setting: Setting, data_root: Path, asked: str = "cpu") -> None:
     """Refuse a stage whose data or device is not here, before anything is computed."""
-    if "data" in setting.needs and not (path := Path(data_root) / setting.needs["data"]).exists():
-        raise Mistake(f"data set {path} is missing: put it there, or point data_root (SECONDLOOK_DATA) at its folder")
-    if setting.needs.get("device") == "cuda":
+    data_of(setting, data_root)
+    if device_of(setting, asked) == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            raise Mistake(f"stage {setting.name} needs device cuda, none is visible; use the recorded results")
+            raise Mistake(f"stage {setting.name} needs device cuda, none is visible; {INSTEAD}")

@@ -3,7 +3,8 @@
     results/raw/<experiment>/<case>.csv     the rows
     results/raw/<experiment>/<case>.json    settings, seeds, sha256 of the table, sources, commit, versions, machine, cost
 
-A table is read through its record, so that a table edited by hand, or made with other settings, is noticed.
+A table is read through its record, so that a table edited by hand, or made with other settings, is noticed. A stage that needs
+a GPU may have no result yet, neither here nor in results/recorded/: it is unrecorded, and what follows does without it.
 """
 
 import platform
@@ -11,15 +12,14 @@ import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 
 from secondlook.errors import Mistake
-from secondlook.study.experiment import Experiment, Setting
-from secondlook.study.files import read, read_json, sha256, to_json, write
+from secondlook.study.experiment import COLUMNS, Experiment, Setting
 from secondlook.study.sources import digests
+from secondlook.study.tables import read_table
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas")
 
@@ -57,9 +57,9 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _machine() -> dict:
+def _machine(device: str) -> dict:
     torch = sys.modules.get("torch")
-    gpu = torch is not None and torch.cuda.is_initialized()
+    gpu = device == "cuda" or (torch is not None and torch.cuda.is_initialized())
     return {
         "device": torch.cuda.get_device_name() if gpu else "cpu",
         "processor": _processor(),
@@ -73,8 +73,38 @@ def _machine() -> dict:
     }
 
 
-def provenance(experiment: Experiment, setting: Setting, wall_s: float, commit: str | None = None, dirty: bool = False) -> dict:
-    """Everything about a run but its rows. `commit` and `dirty` speak for a machine without the project's history."""
+def cost(wall_s: float, device: str = "cpu") -> dict:
+    """What one process that computes a stage on `device`, or a part of it, costs and runs on."""
+    return {"wall_s": round(wall_s, 3), **_machine(device)}
+
+
+def _together(parts: list[dict]) -> dict:
+    """The parts of an interrupted run as one: times added, the most memory, every device and processor that had a share."""
+
+    def all_of(key: str) -> str:
+        return " and ".join(dict.fromkeys(each[key] for each in parts))
+
+    return {
+        **parts[-1],
+        "parts": len(parts),
+        "wall_s": round(sum(each["wall_s"] for each in parts), 3),
+        "peak_memory_mib": max(each["peak_memory_mib"] for each in parts),
+        "device": all_of("device"),
+        "processor": all_of("processor"),
+    }
+
+
+def provenance(
+    experiment: Experiment,
+    setting: Setting,
+    wall_s: float,
+    commit: str | None = None,
+    dirty: bool = False,
+    data: dict | None = None,
+    earlier: list[dict] = (),
+) -> dict:
+    """Everything about a run but its rows. `commit` and `dirty` speak for a machine without the project's history; `data` is
+    what Place.data_sets gives; `earlier` the parts of the same run that ran before."""
     return {
         "experiment": setting.experiment,
         "case": setting.case,
@@ -83,29 +113,25 @@ def provenance(experiment: Experiment, setting: Setting, wall_s: float, commit: 
         "settings_digest": setting.digest,
         **_commit(experiment.root, commit, dirty),
         "sources": digests(experiment.sources("experiment"), experiment.root),
-        "wall_s": round(wall_s, 3),
-        **_machine(),
+        "data": data or {},
+        **_together([*earlier, cost(wall_s)]),
     }
 
 
-def write_table(path: Path, table: pd.DataFrame, record: dict) -> None:
-    """Write the record, then the table: a table that is there has a record that describes it."""
-    data = table.to_csv(index=False).encode()
-    write(beside(path), to_json({**record, "rows": len(table), "sha256": sha256(data)}))
-    write(path, data)
+def raw_path(folder: Path, setting: Setting) -> Path:
+    """Where the result of a stage is, in the results `folder` of its scale."""
+    return Path(folder) / "raw" / setting.experiment / f"{setting.case}.csv"
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, dict]:
-    """The table and its record. Raises Mistake where one is missing, damaged, or does not belong to the other."""
-    path = Path(path)
-    record, data = read_json(beside(path)), read(path)
-    if not isinstance(record, dict) or record.get("sha256") != sha256(data):
-        raise Mistake(f"{path} does not match its record: it was edited or is incomplete; remove it, and it is made again")
-    return pd.read_csv(BytesIO(data)), record
+def recorded_path(root: Path, setting: Setting) -> Path:
+    """Where the recorded result of a stage is."""
+    return Path(root) / "results" / "recorded" / setting.experiment / f"{setting.case}.csv"
 
 
-def beside(path: Path) -> Path:
-    return Path(path).with_suffix(".json")
+def unrecorded(root: Path, folder: Path, setting: Setting) -> bool:
+    """Whether a stage needs a GPU and has no result yet: none computed here, none recorded."""
+    known = (raw_path(folder, setting), recorded_path(root, setting))
+    return setting.needs.get("device") == "cuda" and not any(path.exists() for path in known)
 
 
 def check_settings(path: Path, record: dict, setting: Setting) -> None:
@@ -118,14 +144,21 @@ def check_settings(path: Path, record: dict, setting: Setting) -> None:
 
 
 def read_experiment(folder: Path, experiment: Experiment, scale: str) -> pd.DataFrame:
-    """All rows of `experiment` from `folder`/raw, each case checked against its record and against today's settings."""
-    tables = []
-    for case in experiment.cases:
-        path = Path(folder) / "raw" / experiment.name / f"{case}.csv"
-        table, record = read_table(path)
-        check_settings(path, record, experiment.setting(case, scale))
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    """All rows of `experiment` from `folder`/raw, each case checked against its record and against today's settings; none of
+    a case that is unrecorded."""
+    tables = [pd.DataFrame(columns=COLUMNS)]
+    for setting in (experiment.setting(case, scale) for case in experiment.cases):
+        if not unrecorded(experiment.root, folder, setting):
+            path = raw_path(folder, setting)
+            table, record = read_table(path)
+            check_settings(path, record, setting)
+            tables.append(table)
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def missing_cases(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
+    """The cases of `experiment` of which `rows` holds nothing."""
+    return [case for case in experiment.cases if case not in set(rows.case)]
 
 
 def changed_sources(experiment: Experiment, record: dict) -> list[str]:
@@ -138,5 +171,11 @@ def changed_sources(experiment: Experiment, record: dict) -> list[str]:
 def check_recorded(path: Path, record: dict, setting: Setting) -> None:
     """Refuse a result that cannot stand as recorded evidence: other settings, unknown origin, or uncommitted code."""
     check_settings(path, record, setting)
+    if record.get("scale") != setting.scale:
+        raise Mistake(f"{path} is of scale {record.get('scale')}: only the scale {setting.scale} is recorded")
     if not record.get("commit") or record.get("dirty") is not False:
         raise Mistake(f"{path} was made by code that no commit holds: commit first, then run it again")
+    if setting.needs.get("device") == "cuda" and "cuda" not in record.get("versions", {}):
+        raise Mistake(f"{path} was made on {record.get('device')}: stage {setting.name} needs device cuda")
+    if "data" in setting.needs and not record.get("data"):
+        raise Mistake(f"{path} does not say which data it was made from: stage {setting.name} needs {setting.needs['data']}")

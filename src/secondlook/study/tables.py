@@ -1,0 +1,33 @@
+"""A tidy table and, beside it, its record: written together, and read only where they belong together.
+
+<name>.csv     the rows
+<name>.json    what the caller says of them, their number, and the sha256 of the table
+"""
+
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+
+from secondlook.errors import Mistake
+from secondlook.study.files import read, read_json, sha256, to_json, write
+
+
+def write_table(path: Path, table: pd.DataFrame, record: dict) -> None:
+    """Write the record, then the table: a table that is there has a record that describes it."""
+    data = table.to_csv(index=False).encode()
+    write(beside(path), to_json({**record, "rows": len(table), "sha256": sha256(data)}))
+    write(path, data)
+
+
+def read_table(path: Path) -> tuple[pd.DataFrame, dict]:
+    """The table and its record. Raises Mistake where one is missing, damaged, or does not belong to the other."""
+    path = Path(path)
+    record, data = read_json(beside(path)), read(path)
+    if not isinstance(record, dict) or record.get("sha256") != sha256(data):
+        raise Mistake(f"{path} does not match its record: it was edited or is incomplete; remove it, and it is made again")
+    return pd.read_csv(BytesIO(data)), record
+
+
+def beside(path: Path) -> Path:
+    return Path(path).with_suffix(".json")
