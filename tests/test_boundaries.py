@@ -34,7 +34,7 @@ def test_figures_and_numbers_come_from_records_alone(path):
     assert "torch" not in outside_imports(path, ROOT)
 
 
-@names([*modules("optim", "curvature", "problems"), *(e.folder / "experiment.py" for e in EXPERIMENTS)])
+@names([*modules("optim", "curvature", "problems", "training"), *(e.folder / "experiment.py" for e in EXPERIMENTS)])
 def test_experiments_and_the_library_need_little_and_plot_nothing(path):
     assert outside_imports(path, ROOT) - set(sys.stdlib_module_names) <= RUNNING
 

@@ -12,7 +12,8 @@ The folders, from mathematics to paper:
 
     optim       optimisers, one file each
     curvature   Hessian-vector products and estimators of curvature
-    problems    functions whose minimum and Hessian are known
+    problems    functions whose minimum and Hessian are known; networks and data sets
+    training    the loop, checkpoints, what a run costs
     study       what makes a number evidence: parameters, records, statistics, claims
     reporting   figures and paper (never imports torch)
 """
