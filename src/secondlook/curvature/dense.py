@@ -15,8 +15,8 @@ the cross-entropy of a softmax F = G: s = J_b^T (e_y - p), and E[(e_y - p)(e_y -
 Source: Schraudolph (2002), "Fast curvature matrix-vector products for second-order gradient descent"; Martens (2020), "New
 insights and perspectives on the natural gradient method", sections 8 and 9.
 
-Cost: H takes n Hessian-vector products, G and F take C backward passes an example and N C n^2 multiplications; memory is the
-n^2 numbers of the result and a chunk's intermediates. Deviations: none.
+Cost: H takes n Hessian-vector products, by symmetry only parts of them; G and F take C backward passes an example and N C n^2
+multiplications. Memory is the n^2 numbers of the result and a chunk's intermediates. Deviations: none.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,25 +24,51 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from secondlook.curvature.blocks import flat
+from secondlook.curvature.exact import basis
+from secondlook.curvature.products import Operator, hvp
+
+ROWS = 128  # symmetrised at a time
+
 Model = Callable[[list[Tensor], Tensor], Tensor]  # (parameters, inputs (N, ...)) -> outputs (N, C), each example for itself
 
 
 def hessian(loss: Callable[[list[Tensor]], Tensor], params: Sequence[Tensor], *, chunk_size: int = 128) -> Tensor:
-    """H (n, n) of `loss`, a scalar function of a list of tensors, at `params`; `chunk_size` rows at a time."""
+    """H (n, n) of `loss`, a scalar function of a list of tensors, at `params`; `chunk_size` rows at a time.
+
+    Rows of a tensor are taken by that tensor and those after it; the rest is known by symmetry. Of a network whose tensors
+    come in the order of its layers, the later ones then never go back to the first: about half the work.
+    """
     theta = [p.detach().requires_grad_() for p in params]
-    gradients = torch.autograd.grad(loss(theta), theta, create_graph=True, allow_unused=True)
-    g = torch.cat([_or_zeros(d, p.shape, p).reshape(-1) for d, p in zip(gradients, theta, strict=True)])
-    H = torch.zeros(len(g), len(g), dtype=g.dtype, device=g.device)
-    if not g.requires_grad:
-        return H
-    for first in range(0, len(g), chunk_size):
-        rows = H[first : first + chunk_size]
-        e = torch.zeros_like(rows)
-        e.diagonal(first).fill_(1)  # row i of the chunk is basis vector first + i
-        products = torch.autograd.grad(g, theta, e, retain_graph=True, allow_unused=True, is_grads_batched=True)
-        blocks = [_or_zeros(block, (len(e), *p.shape), p) for block, p in zip(products, theta, strict=True)]
-        torch.cat([block.reshape(len(e), -1) for block in blocks], dim=1, out=rows)
-    return _symmetric(H, chunk_size)
+    gradients = torch.autograd.grad(loss(theta), theta, create_graph=True, materialize_grads=True)
+    n = sum(p.numel() for p in theta)
+    H = torch.zeros(n, n, dtype=theta[0].dtype, device=theta[0].device)
+    first = 0
+    for j, g in enumerate(gradients):
+        last = first + g.numel()
+        for i in range(first, last, chunk_size) if g.requires_grad else ():
+            rows = H[i : min(i + chunk_size, last), first:]
+            e = torch.zeros(len(rows), g.numel(), dtype=g.dtype, device=g.device)
+            e.diagonal(i - first).fill_(1)  # row k of the chunk is basis vector i + k
+            found = hvp([g], theta[j:], [e.view(-1, *g.shape)], retain_graph=True, batched=True)
+            torch.cat([block.reshape(len(rows), -1) for block in found], dim=1, out=rows)
+        _symmetric(H[first:last, first:last], chunk_size)
+        H[last:, first:last] = H[first:last, last:].T
+        first = last
+    return H
+
+
+def matrix(operator: Operator) -> Tensor:
+    """The symmetric matrix (n, n) of any operator, row by row from n products.
+
+    Of a loss over batches: matrix(Objective(loss_fn, params, data, chunk_size=128)), which takes 128 rows in a pass.
+    """
+    rows = operator.products(basis(operator.params))
+    n = sum(p.numel() for p in operator.params)
+    M = torch.empty(n, n, dtype=operator.params[0].dtype, device=operator.params[0].device)
+    for i, (_, row) in enumerate(rows):
+        M[i] = flat(row)
+    return _symmetric(M, ROWS)
 
 
 def gauss_newton(
@@ -126,8 +152,3 @@ def _symmetric(M: Tensor, chunk_size: int) -> Tensor:
         rows = (M[first:last, first:] + M[first:, first:last].T) / 2
         M[first:last, first:], M[first:, first:last] = rows, rows.T
     return M
-
-
-def _or_zeros(found: Tensor | None, shape: Sequence[int], like: Tensor) -> Tensor:
-    """`found`, or zeros where the result does not depend on the parameter."""
-    return like.new_zeros(shape) if found is None else found

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from secondlook.curvature.objective import Composed, Objective
 from secondlook.curvature.products import Vector
 
 
@@ -44,13 +45,27 @@ class GaussNewtonBartlett:
     logits = model(x)
     optimizer.backward(functional.cross_entropy(logits, y), curvature_of=logits)
 
-    It sees logits and no loss. What else is in the loss, a penalty or weights of the classes, it cannot know.
+    Of an `Objective` of a `Composed`, whose model gives logits, it is D of the mean, or of the sum, of the cross entropy over
+    its examples: batch by batch, with the objective's weights. It sees logits and no loss. What else is in the loss, a penalty
+    or weights of the classes, it cannot know.
     """
 
-    def __call__(self, source: GraphLogits, generator: torch.Generator | None) -> list[Tensor]:
-        """D, one tensor for each parameter. Raises TypeError for anything but `GraphLogits`."""
-        if not isinstance(source, GraphLogits):
+    def __call__(self, source: GraphLogits | Objective, generator: torch.Generator | None) -> list[Tensor]:
+        """D, one tensor for each parameter. Raises TypeError for anything that has no logits."""
+        if isinstance(source, GraphLogits):
+            return self._mean(source, generator)
+        if not (isinstance(source, Objective) and isinstance(source.loss_fn, Composed)):
             raise TypeError(f"GaussNewtonBartlett needs the logits of a classifier, got {type(source).__name__}")
+        D = [torch.zeros_like(p) for p in source.params]
+        for w, x, _ in source.weighted():
+            theta = source.at()
+            logits = source.loss_fn.model(theta, x)
+            rows = 1 if source.reduction == "mean" else logits.shape[:-1].numel()
+            torch._foreach_add_(D, self._mean(GraphLogits(logits, theta), generator), alpha=w * rows)
+        source.spend(gradients=1)
+        return D
+
+    def _mean(self, source: GraphLogits, generator: torch.Generator | None) -> list[Tensor]:
         rows = source.logits.reshape(-1, source.logits.shape[-1])  # (B, classes)
         p = rows.detach().softmax(dim=1, dtype=torch.float32)
         p = p if generator is None else p.to(generator.device)

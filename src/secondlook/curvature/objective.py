@@ -9,19 +9,23 @@ over batches b of N_b examples, N in all. Products with its Hessian go over the 
 Every example must count for itself. A loss that mixes the examples of a batch, as batch normalisation does in training, is not
 such a sum, and one with dropout is another function at every call: `of_module` refuses both.
 
-Cost of k products: one gradient for every `chunk_size` of them, and the k products. Memory: the graph of one batch, and
-2 n `chunk_size` numbers.
+Cost of k products: one gradient for every `chunk_size` of them, and the k products, in either mode:
+
+    reverse   back through the graph of the gradient                     (d/d theta) g^T v
+    forward   the gradient of dual numbers, forward over reverse         (d/d eps) g(theta + eps v) at eps = 0
+
+Memory: 3 n `chunk_size` numbers, and for one batch the graph of the gradient or, forward, its activations with their
+derivatives for each vector. Products with a part of the data's Hessian are those of an objective on that part.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from secondlook.curvature.products import Vector, hvp
+from secondlook.curvature.products import Vector, hvp, in_chunks
 
 LossFn = Callable[[list[Tensor], Tensor, Tensor], Tensor]  # (theta, x (N_b, ...), y (N_b, ...)) -> scalar
 Model = Callable[[list[Tensor], Tensor], Tensor]  # (theta, x (N_b, ...)) -> outputs (N_b, ...), each example for itself
@@ -82,11 +86,22 @@ class Objective:
         data        a pair (x, y), or several such pairs: a list, or anything that can be gone through again and again
         reduction   of `loss_fn` over the examples of a batch: 'mean' or 'sum'
         chunk_size  vectors that share one pass over the data; more than one are taken at once, by vmap
+        mode        how products are taken: 'reverse' or 'forward', for which every part of the loss must have a forward
+                    derivative of its gradient; torch's mse_loss with reduction 'mean' has none
     """
 
     def __init__(
-        self, loss_fn: LossFn, params: Iterable[Tensor], data: object, *, reduction: str = "mean", chunk_size: int = 1
+        self,
+        loss_fn: LossFn,
+        params: Iterable[Tensor],
+        data: object,
+        *,
+        reduction: str = "mean",
+        chunk_size: int = 1,
+        mode: str = "reverse",
     ):
+        if mode not in ("reverse", "forward"):
+            raise ValueError(f"mode must be 'reverse' or 'forward', got {mode!r}")
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
         if not (isinstance(chunk_size, int) and chunk_size >= 1):
@@ -96,6 +111,7 @@ class Objective:
         self.batches = [data] if isinstance(data, tuple) and isinstance(data[0], Tensor) else data
         self.reduction = reduction
         self.chunk_size = chunk_size
+        self.mode = mode
         self.examples = sum(len(x) for x, _ in self.batches)  # N
         self.cost = Cost()
         if not self.params or not self.examples:
@@ -127,19 +143,39 @@ class Objective:
 
     def products(self, vectors: Iterable[Vector]) -> Iterator[tuple[Vector, list[Tensor]]]:
         """(v, H v) for every v in turn, `chunk_size` of them to a pass over the data."""
-        vectors = iter(vectors)
-        while chunk := list(islice(vectors, self.chunk_size)):
-            yield from zip(chunk, self._products(chunk), strict=True)
+        return in_chunks(self._products, vectors, self.chunk_size)
 
-    def _products(self, chunk: list[Vector]) -> list[list[Tensor]]:
-        theta, batched = self.at(), len(chunk) > 1
-        V = [torch.stack(parts) for parts in zip(*chunk, strict=True)] if batched else list(chunk[0])  # (k, *shape) each
-        total = [torch.zeros_like(v) for v in V]
+    def _products(self, V: list[Tensor], batched: bool) -> list[Tensor]:
+        theta, total = self.at(), [torch.zeros_like(v) for v in V]
         for w, x, y in self.weighted():
-            g = torch.autograd.grad(self.loss_fn(theta, x, y), theta, create_graph=True, materialize_grads=True)
-            torch._foreach_add_(total, hvp(g, theta, V, batched=batched), alpha=w)
-        self.spend(gradients=1, products=len(chunk))
-        return [list(parts) for parts in zip(*total, strict=True)] if batched else [total]
+            if self.mode == "forward":
+                found = self._forward(x, y, V, batched)
+            else:
+                g = torch.autograd.grad(self.loss_fn(theta, x, y), theta, create_graph=True, materialize_grads=True)
+                found = hvp(g, theta, V, batched=batched)
+            torch._foreach_add_(total, found, alpha=w)
+        self.spend(gradients=1, products=len(V[0]) if batched else 1)
+        return total
+
+    def _forward(self, x: Tensor, y: Tensor, V: list[Tensor], batched: bool) -> list[Tensor]:
+        def product(*v: Tensor) -> tuple[Tensor, ...]:
+            return self._alone(x, y, v)
+
+        return list((torch.func.vmap(product) if batched else product)(*V))
+
+    def _alone(self, x: Tensor, y: Tensor, v: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """H v of the loss on (x, y), as a function that torch.func can transform."""
+        theta = tuple(p.detach() for p in self.params)
+        gradient = torch.func.grad(lambda theta: self.loss_fn(list(theta), x, y))
+        if self.mode == "forward":
+            return torch.func.jvp(gradient, (theta,), (v,))[1]
+        return torch.func.vjp(gradient, theta)[1](v)[0]
+
+    def of_examples(self, v: Vector) -> Iterator[list[Tensor]]:
+        """H_i v for every example i alone, batch by batch, (N_b, *shape) each: H v is their mean, or their sum."""
+        for x, y in self.batches:
+            self.spend(gradients=1, products=1, examples=len(x))
+            yield list(torch.func.vmap(lambda x, y: self._alone(x[None], y[None], tuple(v)))(x, y))
 
     def kept(self) -> "Objective":
         """Itself: it has no graph that a product could free."""

@@ -5,8 +5,9 @@
 Cost: one backward pass through the graph of g, about two gradients. The Hessian itself is never formed.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -22,6 +23,9 @@ class Operator(Protocol):
 
     def products(self, vectors: Iterable[Vector]) -> Iterator[tuple[Vector, list[Tensor]]]:
         """(v, H v) for every v in turn; the results have no graph."""
+
+    def kept(self) -> "Operator":
+        """The same matrix, whose products leave everything in place for more of them."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,28 @@ def hvp(
 ) -> list[Tensor]:
     """H v, block by block: result i has the shape of `params[i]` and no graph.
 
-    `gradients`, `params` and `vectors` match in number and shape, and the gradients carry a graph (`create_graph=True`).
-    Where no gradient depends on a parameter, the result is zero. The graph is freed unless `retain_graph`. With `batched`,
-    vectors and results have one more dimension in front, of k vectors, and all k products are taken in one pass.
+    `gradients` and `vectors` match in number and shape, and the gradients carry a graph (`create_graph=True`). Those of some
+    parameters only give the product with their rows of H. Where no gradient depends on a parameter, the result is zero. The
+    graph is freed unless `retain_graph`. With `batched`, vectors and results have one more dimension in front, of k vectors,
+    and all k products are taken in one pass.
     """
+    k = vectors[0].shape[:1] if batched else ()
     live = [(g, v) for g, v in zip(gradients, vectors, strict=True) if g.requires_grad]
-    if not live:
-        return [torch.zeros_like(v) for v in vectors]
-    g, v = zip(*live, strict=True)
-    found = torch.autograd.grad(g, params, v, retain_graph=retain_graph, allow_unused=True, is_grads_batched=batched)
-    return [torch.zeros_like(v) if Hv is None else Hv for Hv, v in zip(found, vectors, strict=True)]
+    found = [None] * len(params)
+    if live:
+        g, v = zip(*live, strict=True)
+        found = torch.autograd.grad(g, params, v, retain_graph=retain_graph, allow_unused=True, is_grads_batched=batched)
+    return [p.new_zeros((*k, *p.shape)) if Hv is None else Hv for Hv, p in zip(found, params, strict=True)]
+
+
+def in_chunks(
+    product: Callable[[list[Tensor], bool], list[Tensor]], vectors: Iterable[Vector], size: int
+) -> Iterator[tuple[Vector, list[Tensor]]]:
+    """(v, M v) for every v in turn, `size` at a time, from `product(V, batched)`, which takes and gives what `hvp` does."""
+    vectors = iter(vectors)
+    while chunk := list(islice(vectors, size)):
+        if len(chunk) == 1:
+            yield chunk[0], product(list(chunk[0]), False)
+        else:
+            found = product([torch.stack(parts) for parts in zip(*chunk, strict=True)], True)  # (k, *shape) each
+            yield from ((v, list(Mv)) for v, Mv in zip(chunk, zip(*found, strict=True), strict=True))

@@ -65,7 +65,7 @@ class Network:
             convolved = layer < self.convolutions
             patches = functional.unfold(h, KERNEL, padding=1, stride=2) if convolved else h.flatten(1)[..., None]  # (N, in, T)
             a = torch.cat([patches, torch.ones_like(patches[:, :1])], dim=1).transpose(1, 2)  # (N, T, in + 1)
-            s = a @ W.T  # (N, T, out)
+            s = functional.linear(a, W)  # (N, T, out)
             inputs.append(a)
             sums.append(s)
             half = self.side // 2 ** (layer + 1)
