@@ -1,0 +1,274 @@
+"""Accuracy in per cent, differences in points: paired by seed, with t intervals; the cost of a run over SGD's.
+
+Words for a difference of a declared set of comparisons: better or worse where Holm's adjusted p of the t test is below 5 %;
+else equivalent where two one-sided t tests put it within 0.3 points; else undecided. The exact sign-flip p is given from 6
+seeds on.
+"""
+
+import re
+from dataclasses import replace
+
+import pandas as pd
+from scipy import stats
+
+from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
+from secondlook.study.text import fixed, interval, number
+
+from .selections import TABLE_2, TABLE_8_ACCURACY, accuracies, by_factor, epochs, every, totals
+
+MARGIN = 0.3  # points within which two accuracies count as the same
+FLIPS_FROM = 6  # seeds: with fewer, no pattern of signs has p below 5 %
+COMPARED = {  # the declared comparisons: the first minus the second
+    "adam": ("AdaHessian", "Adam"),
+    "adamw": ("AdaHessian", "AdamW"),
+    "sgd": ("AdaHessian", "SGD"),
+    "coupled": ("AdaHessian coupled", "Adam"),
+    "adam_decay": ("AdamW", "Adam"),
+    "adahessian_decay": ("AdaHessian", "AdaHessian coupled"),
+}
+DECAY = {  # of the first and of the second
+    "adam": "decoupled, coupled",
+    "adamw": "both decoupled",
+    "sgd": "decoupled, coupled",
+    "coupled": "both coupled",
+    "adam_decay": "decoupled, coupled",
+    "adahessian_decay": "decoupled, coupled",
+}
+
+
+def _key(method: str) -> str:
+    return re.sub(r"\W+", "_", method.lower())
+
+
+def _accuracies(rows: pd.DataFrame, *cases: str) -> dict[str, Estimate]:
+    last, best = accuracies(rows, *cases), accuracies(rows, *cases, best=True)
+    found = {_key(method): mean(last[method]) for method in last}
+    return found | {f"{_key(method)}_best": mean(best[method]) for method in best}
+
+
+def _difference(a: pd.Series, b: pd.Series) -> Estimate:
+    found = paired(a, b)
+    return found if found.n >= FLIPS_FROM else replace(found, p=None)
+
+
+def _differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """The declared comparisons after the last epoch, and in the best one."""
+    found = {}
+    for ending, table in (("", accuracies(rows, case)), ("_best", accuracies(rows, case, best=True))):
+        found |= {name + ending: _difference(table[a], table[b]) for name, (a, b) in COMPARED.items()}
+    return found
+
+
+def _against_every_step(table: pd.DataFrame) -> dict[str, Estimate]:
+    """Every variant minus AdaHessian with a Hessian of the whole batch at every step."""
+    variants = [method for method in table if method.startswith("AdaHessian ") and method != "AdaHessian coupled"]
+    return {_key(method.removeprefix("AdaHessian ")): _difference(table[method], table["AdaHessian"]) for method in variants}
+
+
+def resnet20(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Accuracy of each method after the last epoch and, with the ending _best, in the best. Requires: case resnet20."""
+    return _accuracies(rows, "resnet20")
+
+
+def resnet32(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same. Requires: case resnet32."""
+    return _accuracies(rows, "resnet32")
+
+
+def small(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same. Requires: case small."""
+    return _accuracies(rows, "small")
+
+
+def resnet20_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The declared comparisons. Requires: case resnet20."""
+    return _differences(rows, "resnet20")
+
+
+def resnet32_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The declared comparisons. Requires: case resnet32."""
+    return _differences(rows, "resnet32")
+
+
+def small_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The declared comparisons, after the last epoch and in the best. Requires: case small."""
+    return _differences(rows, "small")
+
+
+def frequency_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """A Hessian every k steps minus one at every step, best epoch as in the paper. Requires: cases resnet20 and frequency."""
+    return _against_every_step(accuracies(rows, "resnet20", "frequency", best=True))
+
+
+def variant_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Every variant minus AdaHessian after the last epoch. Requires: cases resnet20 and variants."""
+    return _against_every_step(accuracies(rows, "resnet20", "variants"))
+
+
+def small_variant_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same on the small network. Requires: case small."""
+    return _against_every_step(accuracies(rows, "small"))
+
+
+def small_cost(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seconds of a run's training over those of SGD's with the same seed, median. Requires: case small."""
+    table = totals(rows, "seconds", "small")
+    return {_key(method): median(table[method].dropna()) for method in table if table[method].notna().any()}
+
+
+def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Runs that diverged, and all runs, of each case that there is."""
+    flags = rows[rows.metric == "diverged"]
+    runs = flags.groupby(["case", "method", "factor", "seed"]).value.max()
+    counts = {case: runs[case] for case in runs.index.unique("case")}
+    return {
+        name: Estimate(value) for case, run in counts.items() for name, value in ((case, run.sum()), (f"{case}_runs", len(run)))
+    }
+
+
+def _rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """Of each method: the factor with the best mean accuracy, the learning rate that it makes, whether it lies inside the
+    range, and the drop: how far accuracy is below that of the best factor, in points, on average over all factors. For the
+    others also AdaHessian's drop minus theirs."""
+    found, drops = {}, {}
+    rate = epochs(rows, case, "lr").max(axis=1)
+    for method, table in by_factor(rows, case).items():
+        best = table.mean().idxmax()
+        drops[method] = table[best] - table.mean(axis=1)
+        values = {"factor": Estimate(best), "lr": Estimate(rate[method][best].iloc[0]), "best": mean(table[best])}
+        values["inside"] = Estimate(table.columns.min() < best < table.columns.max())
+        found |= {f"{_key(method)}_{name}": value for name, value in values.items()}
+        found[f"{_key(method)}_drop"] = mean(drops[method])
+    ours = drops["AdaHessian"]
+    return found | {f"over_{_key(m)}": _difference(ours, drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
+
+
+def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Robustness to the learning rate. Requires: case rates."""
+    return _rates(rows, "rates")
+
+
+def small_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same on the small network: here the rates of `small` are chosen. Requires: case small_rates."""
+    return _rates(rows, "small_rates")
+
+
+def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """1 for each method of `small` whose learning rate is the best of `small_rates`. Requires: cases small and small_rates."""
+    chosen, rate = _rates(rows, "small_rates"), epochs(rows, "small", "lr").max(axis=1)
+    names = {_key(method): rate[method].iloc[0] for method in by_factor(rows, "small_rates")}
+    return {name: Estimate(abs(lr / chosen[f"{name}_lr"].value - 1) < 1e-9) for name, lr in names.items()}
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each case that there is was trained on and where."""
+    counts = rows[rows.metric.isin(["training images", "images to judge by"])]
+    lines = []
+    for (case, origin, device), table in counts.groupby(["case", "origin", "device"], sort=False):
+        sizes = table.drop_duplicates("metric").set_index("metric").value.astype(int)
+        known = epochs(rows, case, "lr")
+        each = {"Networks": len(known), "Epochs": known.shape[1], "Device": device}
+        lines.append({"Case": f"`{case}`", "Images": origin, **{f"{k.capitalize()}": int(v) for k, v in sizes.items()}, **each})
+    return pd.DataFrame(lines)
+
+
+def _comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    last, best = accuracies(rows, case), accuracies(rows, case, best=True)
+    gaps = {name: last[a] - last[b] for name, (a, b) in COMPARED.items()}
+    adjusted = holm([stats.ttest_1samp(gap, 0).pvalue for gap in gaps.values()])
+    lines = []
+    for (name, (a, b)), p in zip(COMPARED.items(), adjusted, strict=True):
+        lines.append(
+            {
+                "First minus second": f"{a} − {b}",
+                "Decay": DECAY[name],
+                "Last epoch": interval(_difference(last[a], last[b]), fixed),
+                "Best epoch": interval(_difference(best[a], best[b]), fixed),
+                "p (Holm)": number(p, 2),
+                "Word": _word(gaps[name], p),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _word(gap: pd.Series, p: float) -> str:
+    if p < 1 - LEVEL:
+        return "better" if gap.mean() > 0 else "worse"
+    return "equivalent" if equivalent(gap, MARGIN) else "undecided"
+
+
+def resnet20_comparisons(rows: pd.DataFrame) -> pd.DataFrame:
+    """The declared comparisons as a table. Requires: case resnet20."""
+    return _comparisons(rows, "resnet20")
+
+
+def resnet32_comparisons(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same. Requires: case resnet32."""
+    return _comparisons(rows, "resnet32")
+
+
+def small_comparisons(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same. Requires: case small."""
+    return _comparisons(rows, "small")
+
+
+def small_methods(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every method on the small network: rate, accuracy, cost. Requires: case small."""
+    last, best = accuracies(rows, "small"), accuracies(rows, "small", best=True)
+    rate = epochs(rows, "small", "lr").max(axis=1)
+    work, time = (totals(rows, metric, "small") for metric in ("gradient_equivalents", "seconds"))
+    lines = [
+        {
+            "Method": method,
+            "lr": rate[method].iloc[0],
+            "Last epoch, %": interval(mean(last[method]), fixed),
+            "Best epoch, %": interval(mean(best[method]), fixed),
+            "Work over SGD's": fixed(work[method].median()),
+            "Time over SGD's": fixed(time[method].median()),
+        }
+        for method in last
+    ]
+    return pd.DataFrame(lines)
+
+
+def paper_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
+    """Best-epoch accuracy beside the paper's Table 2. Requires: cases resnet20 and resnet32."""
+    lines = []
+    for case, (name, stated) in zip(("resnet20", "resnet32"), TABLE_2.items(), strict=True):
+        best, last = accuracies(rows, case, best=True), accuracies(rows, case)
+        for method in best:
+            paper = "{:.2f} ± {:.2f}".format(*stated[method]) if method in stated else "–"
+            here = {"Best epoch": interval(mean(best[method]), fixed), "Last epoch": interval(mean(last[method]), fixed)}
+            lines.append({"Network": name, "Method": method, "Paper": paper, **here})
+    return pd.DataFrame(lines)
+
+
+def paper_frequency(rows: pd.DataFrame) -> pd.DataFrame:
+    """Best-epoch accuracy by the steps between two Hessians, beside Table 8. Requires: cases resnet20 and frequency."""
+    best, time = accuracies(rows, "resnet20", "frequency", best=True), totals(rows, "seconds", "resnet20", "frequency")
+    lines = [
+        {
+            "Hessian every": k,
+            "Accuracy, paper": fixed(paper),
+            "here": interval(mean(best[every(k)]), fixed),
+            "Time over SGD's": fixed(time[every(k)].median()),
+        }
+        for k, paper in TABLE_8_ACCURACY.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+def _by_rate(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    tables = by_factor(rows, case)
+    means = pd.DataFrame({method: table.mean() for method, table in tables.items()})
+    return means.map(fixed).rename_axis("Factor").reset_index()
+
+
+def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean accuracy after the last epoch by factor. Requires: case rates."""
+    return _by_rate(rows, "rates")
+
+
+def small_rates_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same on the small network: the whole trial table. Requires: case small_rates."""
+    return _by_rate(rows, "small_rates")

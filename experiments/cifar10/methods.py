@@ -1,0 +1,81 @@
+"""The methods that are compared: the optimiser of each, its decay, and what its curvature is estimated from.
+
+Decay is `weight_decay` in all of them. Coupled, it is the gradient of a penalty in the loss. Decoupled, the optimiser gets
+weight_decay / lr, so that a step at the full rate takes the same share of theta whatever the rate is: what the authors' code
+does for AdamW and AdaHessian.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from secondlook.curvature import GaussNewtonBartlett
+from secondlook.curvature.objective import Cost
+from secondlook.optim import AdaHessian
+from secondlook.training import eager_step, price
+from secondlook.training.steps import Criterion, Step
+
+
+@dataclass(frozen=True)
+class Method:
+    """`rule` with `options`. `part`: the curvature is that of the first 1/part of the batch, by a pass of its own."""
+
+    rule: type[torch.optim.Optimizer]
+    decoupled: bool
+    options: dict = field(default_factory=dict)
+    part: int = 1
+
+    def optimizer(self, model: nn.Module, lr: float, params) -> torch.optim.Optimizer:
+        """For `model`, with the constants of `params`."""
+        constants = {
+            torch.optim.SGD: {"momentum": params.momentum},
+            torch.optim.Adam: {"betas": params.betas, "eps": params.adam_epsilon},
+            torch.optim.AdamW: {"betas": params.betas, "eps": params.adam_epsilon},
+            AdaHessian: {"betas": params.betas, "eps": params.epsilon, "decoupled": self.decoupled},
+        }
+        decay = params.weight_decay / lr if self.decoupled else params.weight_decay
+        return self.rule(model.parameters(), lr=lr, weight_decay=decay, **constants[self.rule], **self.options)
+
+    def make_step(self, optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion) -> Step:
+        if self.part == 1:
+            return eager_step(optimizer, model, criterion)
+        return step_on_a_part(optimizer, model, criterion, self.part)
+
+    def cost(self, optimizer: torch.optim.Optimizer) -> Cost:
+        """Of one estimate; on a part, with the gradient that it is differentiated from."""
+        return price(optimizer) if self.part == 1 else Cost(1 / self.part, price(optimizer).products / self.part)
+
+
+def step_on_a_part(
+    optimizer: AdaHessian, model: nn.Module, criterion: Criterion, part: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A step whose curvature is that of the loss on the first 1/part of the batch, rounded up."""
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        count = -(-len(x) // part)
+        optimizer.backward(loss, curvature_of=criterion(model(x[:count]), y[:count]))
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def _adahessian(part: int = 1, decoupled: bool = True, **options) -> Method:
+    return Method(AdaHessian, decoupled, options, part)
+
+
+METHODS = {
+    "SGD": Method(torch.optim.SGD, False),
+    "Adam": Method(torch.optim.Adam, False),
+    "AdamW": Method(torch.optim.AdamW, True),
+    "AdaHessian": _adahessian(),
+    "AdaHessian coupled": _adahessian(decoupled=False),
+    **{f"AdaHessian every {k}": _adahessian(every=k) for k in (2, 3, 4, 5)},
+    "AdaHessian absolute": _adahessian(averaging="absolute"),
+    "AdaHessian Gauss-Newton": _adahessian(diagonal=GaussNewtonBartlett()),
+    "AdaHessian 1/4 batch": _adahessian(part=4),
+}

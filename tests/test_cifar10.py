@@ -1,0 +1,229 @@
+"""CIFAR-10: the paper's settings as declared, every method as it should be set up, and numbers that read what they say."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+
+from experiments.cifar10 import experiment, figures, measures, selections
+from experiments.cifar10.methods import METHODS
+from secondlook.errors import OutOfTime
+from secondlook.optim import AdaHessian
+from secondlook.problems.images import ARRAY
+from secondlook.problems.resnet import convnet
+from secondlook.study.experiment import Experiment, run
+from secondlook.study.needs import BUILT
+from secondlook.study.parameters import build
+from secondlook.study.place import Place
+from secondlook.training import generator
+
+CIFAR10 = Experiment(ROOT, "cifar10")
+SGD, ADAM, ADAMW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
+
+
+def params(case: str, scale: str = "paper", changes=()) -> experiment.Params:
+    return build(experiment.Params, CIFAR10.setting(case, scale, changes).parameters, "config.yaml")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> pd.DataFrame:
+    """Two seeds of every method and a sweep, at trial scale; they stand in for the residual networks' as well."""
+    folder = tmp_path_factory.mktemp("work")
+    tables = {case: run(CIFAR10, CIFAR10.setting(case, "smoke"), Place(folder / case)) for case in ("small", "small_rates")}
+    same = {"resnet20": "small", "resnet32": "small", "rates": "small_rates"}
+    optimisers = tables["small"][~tables["small"].method.str.match("AdaHessian (?!coupled)", na=False)]
+    stand_ins = {"small": optimisers, "small_rates": tables["small_rates"]}
+    return pd.concat([*tables.values(), *(stand_ins[old].assign(case=new) for new, old in same.items())], ignore_index=True)
+
+
+PAPER = {  # AdaHessian's paper, for CIFAR-10
+    "SGD": (SGD, 0.1, {"momentum": 0.9, "weight_decay": 5e-4}),
+    "Adam": (ADAM, 0.001, {"betas": (0.9, 0.999), "weight_decay": 5e-4}),
+    "AdamW": (ADAMW, 0.01, {"betas": (0.9, 0.999), "weight_decay": 5e-2}),
+    "AdaHessian": (AdaHessian, 0.15, {"betas": (0.9, 0.999), "eps": 1e-4, "weight_decay": 5e-4 / 0.15, "decoupled": True}),
+    "AdaHessian coupled": (AdaHessian, 0.15, {"eps": 1e-4, "weight_decay": 5e-4, "decoupled": False}),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("case", ["resnet20", "resnet32"])
+def test_optimisers_are_the_papers(case, name):
+    declared = params(case)
+    rule, lr, options = PAPER[name]
+    assert declared.learning_rates[name] == lr
+    made = METHODS[name].optimizer(convnet(generator(0, "start"), 2), lr, declared)
+    assert type(made) is rule
+    group = made.param_groups[0]
+    assert {key: group[key] for key in options} == {**options, "weight_decay": pytest.approx(options["weight_decay"])}
+    assert group["lr"] == lr and group.get("every", 1) == 1 and group.get("averaging", "signed") == "signed"
+
+
+def test_schedule_and_sizes_are_the_papers():
+    for case, depth in (("resnet20", 20), ("resnet32", 32)):
+        p, setting = params(case), CIFAR10.setting(case)
+        assert (p.epochs, p.batch, p.width, p.network) == (160, 256, 16, f"ResNet-{depth}")
+        assert (p.train, p.test, p.validation, p.images) == (50_000, 10_000, 0, "cifar10")
+        assert setting.seeds == (100, 101, 102, 103, 104) and setting.needs["device"] == "cuda"
+        factors = [experiment.Schedule(p.gentle, p.drops)(epoch) for epoch in range(160)]
+        assert factors == pytest.approx([1] * 80 + [0.1] * 40 + [0.01] * 40)
+    small = params("small")
+    factors = [experiment.Schedule(small.gentle, small.drops)(epoch) for epoch in range(8)]
+    assert factors == pytest.approx([0.1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("sweep, case", [("small_rates", "small"), ("rates", "resnet20")])
+def test_tuning_sees_no_image_and_no_seed_of_the_report(sweep, case):
+    tuning, report = CIFAR10.setting(sweep), CIFAR10.setting(case)
+    assert not set(tuning.seeds) & set(report.seeds)
+    assert params(sweep).validation > 0 == params(case).validation
+
+
+def test_validation_images_follow_the_training_images(tmp_path):
+    p = params("small_rates", "smoke")
+    every = experiment.generated(p)
+    found = experiment._images(p, Place(tmp_path))
+    assert torch.equal(found.train, every.train[: p.train])
+    assert torch.equal(found.test, every.train[p.train : p.train + p.validation])
+
+
+def test_rates_of_the_small_study_are_the_best_of_its_sweep():
+    """As recorded: each method's rate is the best on validation, and none is at the edge of its range."""
+    path = ROOT / "results" / "recorded" / "cifar10" / "small_rates.csv"
+    if not path.exists():
+        pytest.skip("small_rates is not recorded")
+    found = measures.small_rates(pd.read_csv(path))
+    for name, lr in params("small").learning_rates.items():
+        assert found[f"{measures._key(name)}_lr"].value == pytest.approx(lr), name
+        assert found[f"{measures._key(name)}_inside"].value == 1, name
+
+
+def test_every_method_trains_and_says_what_it_costs(rows):
+    """Gradient equivalents of two epochs of two steps over SGD's: 1 + 2 / k for a Hessian every k steps."""
+    last = selections.totals(rows, "gradient_equivalents", "small").loc[100]
+    expected = {"SGD": 1, "Adam": 1, "AdamW": 1, "AdaHessian": 3, "AdaHessian coupled": 3, "AdaHessian absolute": 3}
+    expected |= {"AdaHessian every 5": 1 + 2 / 4, "AdaHessian Gauss-Newton": 5 / 3, "AdaHessian 1/4 batch": 1 + 3 / 4}
+    assert dict(last) == pytest.approx(expected)
+    flags = rows[rows.metric == "diverged"]
+    assert set(flags.method) == set(expected) and not flags.value.any()
+
+
+def test_the_same_seed_starts_alike_whatever_the_method(rows):
+    """The first epoch of methods that differ in nothing but what comes later: decay of either kind has done little yet."""
+    first = selections.epochs(rows, "small", "train_loss")[1]
+    assert first["AdaHessian"].to_numpy() == pytest.approx(first["AdaHessian coupled"].to_numpy(), rel=0.02)
+    assert abs(first["SGD"].loc[1.0, 100] / first["SGD"].loc[1.0, 101] - 1) > 0.001
+
+
+def test_the_quarter_is_the_first_quarter_of_the_batch():
+    p = params("small")
+    x, y = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+    curvature = []
+    for part in (1, 4):
+        model = convnet(generator(0, "start"), 2).eval()
+        optimizer = METHODS["AdaHessian"].optimizer(model, 0.15, p)
+        optimizer._updates = lambda active, D: curvature.append(list(D.values()))
+        if part == 4:
+            METHODS["AdaHessian 1/4 batch"].make_step(optimizer, model, torch.nn.functional.cross_entropy)(x, y)
+        else:
+            METHODS["AdaHessian"].make_step(optimizer, model, torch.nn.functional.cross_entropy)(x[:2], y[:2])
+    for whole, quarter in zip(*curvature, strict=True):
+        torch.testing.assert_close(quarter, whole)
+
+
+def made_up(accuracies: dict[str, list[list[float]]], case="small") -> pd.DataFrame:
+    """Rows of test accuracy: method to seeds by epochs; nan from where a run diverged."""
+    lines = [
+        (case, method, 1.0, 100 + seed, epoch, "test_accuracy", value)
+        for method, runs in accuracies.items()
+        for seed, run in enumerate(runs)
+        for epoch, value in enumerate(run, 1)
+    ]
+    return pd.DataFrame(lines, columns=["case", "method", "factor", "seed", "step", "metric", "value"])
+
+
+def test_a_diverged_run_counts_as_chance_and_the_best_epoch_is_apart_from_the_last():
+    table = made_up({"Adam": [[0.5, 0.4], [0.3, np.nan]], "SGD": [[0.2, 0.3], [0.2, 0.3]]})
+    assert selections.accuracies(table, "small").to_numpy().tolist() == [[40, 30], [10, 30]]
+    assert selections.accuracies(table, "small", best=True).to_numpy().tolist() == [[50, 30], [30, 30]]
+    assert list(selections.accuracies(table, "small")) == ["Adam", "SGD"]
+
+
+@pytest.mark.parametrize(
+    "gap, word",
+    [
+        ([2, 2.1, 1.9, 2], "better"),
+        ([-2, -2.1, -1.9, -2], "worse"),
+        ([0.05, -0.1, 0.1, -0.05], "equivalent"),
+        ([3, -3, 1, -1], "undecided"),
+    ],
+)
+def test_words_of_a_comparison(gap, word):
+    base = np.array([50.0, 51, 49, 50])
+    runs = {method: [[value / 100] for value in base] for method in selections.OPTIMISERS}
+    runs["AdaHessian"] = [[value / 100] for value in base + np.array(gap)]
+    table = measures.small_comparisons(made_up(runs)).set_index("First minus second")
+    assert table.Word["AdaHessian − AdamW"] == word
+    assert measures.small_differences(made_up(runs))["adamw"].value == pytest.approx(np.mean(gap))
+    assert measures.small_differences(made_up(runs))["adamw"].p is None  # four seeds
+
+
+def test_the_best_rate_and_the_drop_from_it():
+    lines = []
+    for method, values in {
+        "SGD": [0.2, 0.4, 0.3],
+        "Adam": [0.4, 0.3, np.nan],
+        "AdamW": [0.3, 0.3, 0.6],
+        "AdaHessian": [0.4, 0.5, 0.3],
+    }.items():
+        for factor, value in zip((0.1, 1.0, 10.0), values, strict=True):
+            for seed in (0, 1):
+                for metric, number in (("test_accuracy", value), ("lr", 0.5 * factor)):
+                    lines.append(("rates", method, factor, seed, 1, metric, number))
+    found = measures.rates(pd.DataFrame(lines, columns=["case", "method", "factor", "seed", "step", "metric", "value"]))
+    assert [found[f"{m}_lr"].value for m in ("sgd", "adam", "adamw")] == [0.5, 0.05, 5]
+    assert [found[f"{m}_inside"].value for m in ("sgd", "adam", "adamw")] == [1, 0, 0]
+    assert [found[f"{m}_drop"].value for m in ("sgd", "adam", "adahessian")] == pytest.approx([10, 40 / 3, 10])
+    assert found["over_sgd"].value == pytest.approx(0)
+
+
+def test_a_stopped_case_goes_on_with_the_networks_that_are_done(tmp_path):
+    setting = CIFAR10.setting("variants", "smoke", seed=100)
+    whole = run(CIFAR10, setting, Place(tmp_path / "whole"))
+    work, looks = tmp_path / "part", []
+
+    class Stopping(Place):
+        def check_time(self):
+            looks.append(1)
+            if len(looks) == 3:
+                raise OutOfTime("time is up")
+
+    with pytest.raises(OutOfTime):
+        run(CIFAR10, setting, Stopping(work))
+    resumed = run(CIFAR10, setting, Place(work))
+    same = whole.metric != "seconds"
+    pd.testing.assert_frame_equal(resumed[same], whole[same])
+    assert json.loads((work / "data.json").read_text())["generated"]["origin"] == "generated"
+
+
+@pytest.mark.parametrize("name", [name for name in CIFAR10.figures if name not in ("frequency", "variants")])
+def test_figures_draw(rows, name):
+    assert getattr(figures, name)(rows).axes
+
+
+def test_tables_and_numbers_are_there(rows):
+    assert set(measures.data(rows).Images) == {"generated"}
+    assert len(measures.small_methods(rows)) == 9 and len(measures.paper_accuracy(rows)) == 10
+    assert len(measures.small_rates_table(rows)) == 2
+    assert measures.divergences(rows)["small_runs"].value == 18
+
+
+def test_photographs_train_where_they_are(tmp_path):
+    if not (ROOT / BUILT / ARRAY).is_file():
+        pytest.skip("the array file of CIFAR-10 is not built")
+    setting = CIFAR10.setting("resnet20", "smoke", ["images=cifar10", "methods=[AdaHessian]"], seed=100)
+    place = Place(tmp_path, data=ROOT / BUILT)
+    table = run(CIFAR10, setting, place)
+    assert place.data_sets()["cifar10"]["sha256"] and np.isfinite(table.value).all()
