@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from secondlook.study.experiment import experiments
@@ -80,15 +81,30 @@ def test_nothing_names_this_machine():
             assert not re.search(r"(?<![\w.])/(home|root|Users)/\w", path.read_text()), name
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
-def test_the_readmes_loops_train(code):
-    """The Python in README.md runs as it stands, on a small regression."""
-    import torch
+PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
+
+def regression() -> dict:
+    """The names that the README's Python takes for granted: a small regression."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(64, 3, generator=generator)
     y = x @ torch.tensor([[1.0], [-2.0], [0.5]])
-    model, criterion = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+    return {"model": torch.nn.Linear(3, 1), "criterion": torch.nn.MSELoss(), "batches": [(x, y)] * 100, "x": x, "y": y}
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if "optimizer" in code])
+def test_the_readmes_loops_train(code):
+    names = regression()
+    x, y, model, criterion = (names[name] for name in ("x", "y", "model", "criterion"))
     before = criterion(model(x), y).item()
-    exec(code, {"model": model, "criterion": criterion, "batches": [(x, y)] * 100})
+    exec(code, names)
     assert criterion(model(x), y).item() < before / 10
+
+
+def test_the_readmes_diagonal_is_that_of_the_hessian():
+    (code,) = [code for code in PYTHON if "hessian_diagonal" in code]
+    names = regression()
+    exec(code, names)
+    weight, bias = names["D"]
+    torch.testing.assert_close(weight[0], 2 * names["x"].square().mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(bias, torch.tensor([2.0]), rtol=1e-5, atol=1e-5)
