@@ -1,0 +1,273 @@
+"""The numbers that the claims and the section quote.
+
+A cell is a network at a stage of training. A number without a cell is the mean over all cells of one seed, then over seeds.
+"""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from secondlook.study import statistics
+from secondlook.study.statistics import Estimate
+from secondlook.study.text import fixed, number, percent
+
+from . import selections as select
+from .selections import BY_PARTS, BY_PRODUCTS, EXACT, NETWORKS
+
+
+def _key(*words) -> str:
+    return re.sub(r"\W+", "_", "_".join(map(str, words)).replace("Diag++", "Diag plus"))
+
+
+def _by_seed(table: pd.DataFrame) -> Estimate:
+    """Mean over cells, then over seeds."""
+    return statistics.mean(table.mean(axis=1))
+
+
+def _cells(table: pd.DataFrame) -> dict[str, Estimate]:
+    """Every cell's mean over seeds, and all of them together."""
+    return {"all": _by_seed(table)} | {_key(*cell): statistics.mean(table[cell]) for cell in table}
+
+
+def mass_law(rows: pd.DataFrame) -> Estimate:
+    """The largest relative distance of the running mean over |H_ii|, after all probes, from sqrt(1 + mass^2)."""
+    ratios = select.of_case(rows, "matrices", "ratio")
+    last = ratios[ratios.step == ratios.step.max()].groupby("level").value.mean()
+    return Estimate(np.abs(last / np.sqrt(1 + last.index**2) - 1).max())
+
+
+def parameters(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Number of weights and biases."""
+    return {
+        name: Estimate(value)
+        for name, value in select.of_case(rows, "networks", "parameters").groupby("network").value.first().items()
+    }
+
+
+def one_probe(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Relative error, in the root mean square, of one probe's estimate: from the dense Hessian."""
+    return _cells(select.of_cells(rows, "law"))
+
+
+def limit(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Relative distance of the rows' norms from |H_ii|: where the running mean goes."""
+    return _cells(select.of_cells(rows, "limit"))
+
+
+def limit_ratio(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The median over the parameters of row norm / |H_ii|."""
+    return _cells(select.of_cells(rows, "median ratio"))
+
+
+def limit_rank(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Rank correlation of row norm and |H_ii|."""
+    return _cells(select.of_cells(rows, "limit rank"))
+
+
+def negative(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Share of the diagonal that is negative."""
+    return _cells(select.of_cells(rows, "negative"))
+
+
+def distance(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Relative distance of the running mean after the most probes from |H_ii| and from the rows' norms; the least of the
+    distances from |H_ii| over the cells, and the most of those from the rows' norms."""
+    found = {}
+    for key, metric in (("diagonal", "to diagonal"), ("row_norms", "to row norms")):
+        table = select.running(rows, metric)
+        last = table.loc[table.index.get_level_values("probes").max()]
+        found |= {key: _by_seed(last)}
+        worst = last.mean().idxmin() if key == "diagonal" else last.mean().idxmax()
+        found[f"{key}_worst"] = statistics.mean(last[worst])
+    return found
+
+
+def probes(rows: pd.DataFrame) -> Estimate:
+    """The most probes in a running mean on networks."""
+    return Estimate(select.running(rows, "to diagonal").index.get_level_values("probes").max())
+
+
+def block_means(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """What block means do to one probe's estimate, by network, averaging and block size, means over stages: variance and mean
+    squared error over those without averaging; bias, relative to |H_ii|; and the relative distance from |H_ii| of what
+    AdaHessian's mean of their squares tends to."""
+    found = {}
+    for averaging in ("signed", "absolute"):
+        variance, bias2, ends = (select.averages(rows, m, averaging) for m in ("variance", "bias2", "average limit"))
+        plain = select.averages(rows, "variance", "signed")[1]
+        plain_error = plain + select.averages(rows, "bias2 law", "signed")[1]
+        for network in NETWORKS:
+            for block in variance:
+                key = _key(network, averaging, int(block))
+                found[f"{key}_variance"] = statistics.mean(variance[block].loc[network] / plain.loc[network])
+                found[f"{key}_error"] = statistics.mean(((variance[block] + bias2[block]) / plain_error).loc[network])
+                found[f"{key}_bias"] = statistics.mean(bias2[block].loc[network].clip(lower=0) ** 0.5)
+                found[f"{key}_limit"] = statistics.mean(ends[block].loc[network])
+    return found
+
+
+def block_laws(rows: pd.DataFrame) -> Estimate:
+    """The largest relative distance of a measured variance of signed means from its law, by network and block size."""
+    measured, law = (select.averages(rows, m, "signed").groupby("network").mean() for m in ("variance", "variance law"))
+    return Estimate((measured / law - 1).abs().to_numpy().max())
+
+
+def _root_mean_square(table: pd.DataFrame) -> pd.Series:
+    return (table**2).mean(axis=1) ** 0.5
+
+
+def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Error of plain Hutchinson over that of the best unbiased estimator at the same budget: least and median over the cells.
+    `products`: of those that need nothing but products. What is exact counts as an error of EXACT."""
+    errors = _root_mean_square(select.draws(rows, "error")).clip(lower=EXACT)
+    found = {}
+    for budget in sorted(errors.index.unique("budget")):
+        for kind in ("products", "all"):
+            gains = []
+            for network, stage in errors.index.droplevel(["method", "budget"]).unique():
+                methods = BY_PRODUCTS if kind == "products" else select.unbiased(network)
+                chosen = select.best(errors, network, stage, budget, methods)
+                gains.append(errors[network, stage, "Hutchinson", budget] / errors[network, stage, chosen, budget])
+            found |= {
+                f"{kind}_{budget}_least": Estimate(min(gains), n=len(gains)),
+                f"{kind}_{budget}_median": Estimate(np.median(gains), n=len(gains)),
+            }
+    return found
+
+
+def error(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Relative error of every estimator in every cell at every budget: mean over draws."""
+    return {_key(*line): statistics.mean(values.dropna()) for line, values in select.draws(rows, "error").iterrows()}
+
+
+def hutchinson_law(rows: pd.DataFrame) -> Estimate:
+    """The largest relative distance of Hutchinson's root mean square error from law / sqrt(budget), over cells and over the
+    budgets that all draws have."""
+    errors = _root_mean_square(select.draws(rows, "error").dropna()).xs("Hutchinson", level="method").unstack()
+    laws = select.of_case(rows, "networks", "law").groupby(select.CELL).value.first()
+    return Estimate((errors.mul(np.sqrt(errors.columns), axis=1).div(laws, axis=0) - 1).abs().to_numpy().max())
+
+
+def one_probe_bias(rows: pd.DataFrame) -> Estimate:
+    """Squared bias of one probe's estimate over its variance: mean over networks and stages, then over seeds."""
+    bias2, variance = (select.averages(rows, m, "signed")[1] for m in ("bias2", "variance"))
+    return statistics.mean((bias2 / variance).groupby("seed").mean())
+
+
+def _moments(rows: pd.DataFrame) -> pd.DataFrame:
+    """Case networks: squared bias and variance; lines as those of `select.draws`."""
+    chosen = rows[(rows.case == "networks") & rows.metric.isin(("bias2", "variance"))].astype({"budget": int})
+    return chosen.pivot(index=[*select.CELL, "method", "budget"], columns="metric", values="value")
+
+
+def largest_bias(rows: pd.DataFrame) -> Estimate:
+    """The largest squared bias, over the mean squared error, of an estimator without bias, over cells and over the budgets that
+    all draws have."""
+    table = _moments(rows).loc[select.draws(rows, "error").dropna().index]
+    table = table[table.index.get_level_values("method").isin((*BY_PRODUCTS, *BY_PARTS)) & (table.variance > EXACT**2)]
+    return Estimate((table.bias2 / table.sum(axis=1)).max(), n=len(table))
+
+
+STAGES = {"start": "start", "middle": "half", "late": "2 %"}
+
+
+def which(rows: pd.DataFrame) -> pd.DataFrame:
+    """Which estimator when: in every cell the error of plain Hutchinson and of the best unbiased ones at every budget.
+
+    Up to ten products the best of all, beyond, where that is exact, the best of those that need products alone.
+    """
+    errors = _root_mean_square(select.draws(rows, "error"))
+    lines = []
+    for network in NETWORKS:
+        for stage in select.stages(rows, "networks"):
+            line = {"Network": network, "Loss": STAGES.get(stage, stage)}
+            for budget in sorted(errors.index.unique("budget")):
+                name = select.best(errors, network, stage, budget, select.unbiased(network) if budget <= 10 else BY_PRODUCTS)
+                value = errors[network, stage, name, budget]
+                line[f"{budget}: plain"] = number(errors[network, stage, "Hutchinson", budget], 2)
+                line[f"{budget}: best"] = f"{name} {'exact' if value < EXACT else number(value, 2)}"
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def quality(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every estimator at ten products: medians over the cells of means over the draws; bias and deviation are relative too."""
+    metrics = {m: select.draws(rows, m).mean(axis=1) for m in ("error", "wrong signs", "rank", "cosine")}
+    roots = (_moments(rows).clip(lower=0) ** 0.5).rename(columns={"bias2": "bias", "variance": "deviation"})
+    table = pd.DataFrame(metrics | {"cost": select.costs(rows)}).join(roots).xs(10, level="budget").groupby("method").median()
+    return pd.DataFrame(
+        [
+            {
+                "Estimator": name,
+                "Cost": fixed(line.cost, 1),
+                "Error": number(line.error, 2),
+                "Bias": number(line.bias, 2),
+                "Deviation": number(line.deviation, 2),
+                "Wrong signs": "–" if name == "mean of squares" else percent(line["wrong signs"]),
+                "Rank corr.": fixed(line["rank"]),
+                "Cosine": fixed(line.cosine),
+            }
+            for name, line in table.sort_values("error").iterrows()
+        ]
+    )
+
+
+def clock(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Time of an estimator over that of a gradient in the same round: median over rounds.
+
+    Requires: case times.
+    """
+    times = select.of_case(rows, "times", "milliseconds").pivot(
+        index=["network", "round"], columns=["method", "budget"], values="value"
+    )
+    ratios = times.div(times["gradient", 0], axis=0)
+    return {
+        _key(network, method, int(budget)): statistics.median(table[method, budget])
+        for network, table in ratios.groupby("network")
+        for method, budget in table
+    }
+
+
+def training(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Final loss over that with Hutchinson's one probe in the same run, at equal steps and at equal work: median over the runs.
+    How many rates were chosen, and how many of them are at an end of the list.
+
+    Requires: case training.
+    """
+    found = {}
+    for key, table in (("steps", select.losses_at_steps(rows)), ("work", select.losses_at_work(rows))):
+        for network, runs in table.groupby("network"):
+            for method in runs:
+                found[_key(network, method, key)] = statistics.median(runs[method] / runs["Hutchinson"])
+    rates = rows[(rows.case == "training") & (rows.part == "tuning")].lr
+    chosen = rows[(rows.case == "training") & (rows.part != "tuning")].groupby(["network", "method", "part"]).lr.first()
+    return found | {"at_edge": Estimate(chosen.isin([rates.min(), rates.max()]).sum()), "chosen": Estimate(len(chosen))}
+
+
+def trained(rows: pd.DataFrame) -> pd.DataFrame:
+    """AdaHessian with each estimator: final loss and accuracy, medians over runs, and the rates.
+
+    Requires: case training.
+    """
+    steps, work = (table.groupby("network").median() for table in (select.losses_at_steps(rows), select.losses_at_work(rows)))
+    accuracy = select.trained(rows, "accuracy", "equal steps")
+    accuracy = accuracy[accuracy.step == accuracy.step.max()].groupby(["network", "method"]).value.median()
+    rates = rows[(rows.case == "training") & (rows.part != "tuning")].groupby(["network", "method", "part"]).lr.first()
+    per_step = rows[(rows.case == "training") & (rows.step == rows[rows.case == "training"].step.max())]
+    per_step = (per_step.work / per_step.step).groupby([per_step.network, per_step.method]).first()
+    lines = []
+    for network in steps.index[::-1]:
+        for method in steps:
+            lines.append(
+                {
+                    "Network": network,
+                    "Diagonal from": method,
+                    "Gradients a step": fixed(per_step[network, method], 1),
+                    "Loss, equal steps": fixed(steps.loc[network, method], 3),
+                    "Test accuracy": percent(accuracy[network, method], 1),
+                    "Loss, equal work": fixed(work.loc[network, method], 3),
+                    "Rates": "; ".join(number(rates[network, method, part], 1) for part in ("equal steps", "equal work")),
+                }
+            )
+    return pd.DataFrame(lines)

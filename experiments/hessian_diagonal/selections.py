@@ -1,0 +1,79 @@
+"""The rows of the experiment as the tables that both its measures and its figures start from."""
+
+import pandas as pd
+
+NETWORKS = {"tanh": "tanh network", "ReLU": "ReLU network", "CNN": "convolutional network"}
+CELL = ["network", "stage"]
+BY_PRODUCTS = ("Hutchinson", "normal probes", "Bekas", "XDiag", "Diag++", "layer by layer")  # unbiased, whatever the network
+BY_PARTS = ("per example", "layer sums")  # unbiased, and ask for examples or layers
+EXACT = 1e-9  # a relative error below it is rounding
+
+
+def of_case(rows: pd.DataFrame, case: str, metric: str) -> pd.DataFrame:
+    return rows[(rows.case == case) & (rows.metric == metric)]
+
+
+def stages(rows: pd.DataFrame, case: str) -> list[str]:
+    """The stages in their order."""
+    return list(rows[(rows.case == case) & rows.stage.notna()].stage.unique())
+
+
+def of_cells(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Case limits: one line a seed, one column for each network and stage."""
+    return of_case(rows, "limits", metric).pivot(index="seed", columns=CELL, values="value")
+
+
+def running(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The same of the running mean's distance `metric`, one line for each number of probes and seed."""
+    return of_case(rows, "limits", metric).pivot(index=["probes", "seed"], columns=CELL, values="value")
+
+
+def averages(rows: pd.DataFrame, metric: str, averaging: str) -> pd.DataFrame:
+    """A number of block means: one line for each network and seed, mean over stages; one column a block size."""
+    chosen = of_case(rows, "limits", metric)
+    chosen = chosen[chosen.averaging == averaging]
+    return chosen.groupby(["network", "seed", "block"]).value.mean().unstack()
+
+
+def draws(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Case networks: one line for each network, stage, method and budget, one column a draw."""
+    chosen = of_case(rows, "networks", metric).astype({"budget": int})
+    return chosen.pivot(index=[*CELL, "method", "budget"], columns="draw", values="value")
+
+
+def costs(rows: pd.DataFrame) -> pd.Series:
+    """What each line of `draws` cost in Hessian-vector products."""
+    return of_case(rows, "networks", "error").astype({"budget": int}).groupby([*CELL, "method", "budget"]).cost.first()
+
+
+def unbiased(network: str) -> tuple[str, ...]:
+    """Estimators without bias on a network: on a piecewise linear one the Gauss-Newton diagonal is the Hessian's."""
+    return (*BY_PRODUCTS, *BY_PARTS, *(("Gauss-Newton", "Gauss-Newton, drawn") if network == "ReLU" else ()))
+
+
+def best(errors: pd.Series, network: str, stage: str, budget: int, methods: tuple[str, ...]) -> str:
+    """The method with the least error in a cell at most at this budget; `errors` as `draws` gives them, averaged."""
+    cell = errors[network, stage]
+    found = cell[cell.index.get_level_values("method").isin(methods) & (cell.index.get_level_values("budget") == budget)]
+    return found.idxmin()[0]
+
+
+def trained(rows: pd.DataFrame, metric: str, part: str) -> pd.DataFrame:
+    """Case training: the rows of the runs whose rate was chosen for `part`, equal steps or equal work."""
+    chosen = of_case(rows, "training", metric)
+    return chosen[chosen.part == part]
+
+
+def losses_at_work(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last loss within the work that Hutchinson's runs take; one line for each network and run, one column a method."""
+    table = trained(rows, "loss", "equal work")
+    limit = table[table.method == "Hutchinson"].work.max()
+    within = table[table.work <= limit].sort_values("step")
+    return within.groupby(["network", "run", "method"]).value.last().unstack()
+
+
+def losses_at_steps(rows: pd.DataFrame) -> pd.DataFrame:
+    """The loss after all steps, in the shape of `losses_at_work`."""
+    table = trained(rows, "loss", "equal steps")
+    last = table[table.step == table.step.max()]
+    return last.pivot(index=["network", "run"], columns="method", values="value")

@@ -1,0 +1,80 @@
+"""AdaHessian with one estimator of the diagonal or another, on digits; everything else stays."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secondlook.curvature import Composed, GaussNewtonDiagonal, Hutchinson, Objective, PerExample, Preactivations
+from secondlook.curvature.diagonal import Diagonal
+from secondlook.optim import AdaHessian
+from secondlook.problems.digits import COUNT, digits
+from secondlook.study.parameters import Count, Positive, PositiveInt, Text
+
+from .networks import Network, Shared
+
+ALL = 32  # probes at the layers' sums, enough for the exact diagonal with 16 units and 10 outputs
+ESTIMATORS: dict[str, Diagonal] = {
+    "exact": Preactivations(ALL),
+    "Hutchinson": Hutchinson(),
+    "Hutchinson 10": Hutchinson(10),
+    "per example": PerExample(chunk_size=128),
+    "layer sums": Preactivations(2),
+    "Gauss-Newton": GaussNewtonDiagonal(chunk_size=128),
+}
+
+
+@dataclass(frozen=True)
+class Training(Shared):
+    tuning_seeds: PositiveInt
+    first: Count
+    count: PositiveInt
+    train: PositiveInt
+    batch: PositiveInt
+    steps: PositiveInt
+    work: Positive
+    every: PositiveInt
+    hidden: tuple[PositiveInt, ...]
+    lrs: tuple[Positive, ...]
+    estimators: tuple[Text, ...]
+
+
+def runs(p: Training, network: Network, estimator: str, lr: float, seed: int) -> Iterator[dict]:
+    """The loss on all training pictures and the accuracy on the rest, every `every` steps, and the work done until then, in
+    gradients of a batch. Seeds fix weights, pictures and batches; probes draw from a generator of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y = digits(COUNT, generator)
+    loss = Composed(network, functional.cross_entropy)
+    theta = [t.requires_grad_() for t in network.start(generator)]
+    probes = torch.Generator().manual_seed(seed)
+    optimizer = AdaHessian(theta, lr=lr, betas=(0.9, p.beta2), diagonal=ESTIMATORS[estimator], generator=probes)
+    work = 0.0
+    for step in range(p.steps + 1):
+        if step % p.every == 0:
+            for metric, value in _measured(network, theta, x, y, p.train).items():
+                yield {"step": step, "work": work, "metric": metric, "value": value}
+        if step == p.steps:
+            return
+        batch = torch.randperm(p.train, generator=generator)[: p.batch]
+        xs, ys = x[batch], y[batch]
+        optimizer.zero_grad()
+        if isinstance(optimizer.diagonal, Hutchinson):  # products from the graph of the gradient that the step needs anyway
+            optimizer.backward(loss(theta, xs, ys))
+            work += 1 + 2 * optimizer.diagonal.probes
+        else:
+            objective = Objective(loss, theta, (xs, ys), chunk_size=ALL)
+            optimizer.backward(loss(theta, xs, ys), curvature_of=objective)
+            work += 1 + objective.cost.in_gradients
+        optimizer.step()
+
+
+@torch.no_grad()
+def _measured(network: Network, theta: list[Tensor], x: Tensor, y: Tensor, train: int) -> dict[str, float]:
+    logits = network(theta, x)
+    right = (logits.argmax(1) == y).double()
+    return {
+        "loss": functional.cross_entropy(logits[:train], y[:train]).nan_to_num(nan=torch.inf, posinf=torch.inf).item(),
+        "accuracy": right[train:].mean().item(),
+    }
