@@ -58,7 +58,7 @@ class Project:
         return {"args": [sys.executable, "-m", *words], "cwd": self.folder, "env": environment, "text": True}
 
     def call(self, *words: str, check: bool = True, **options) -> subprocess.CompletedProcess:
-        done = subprocess.run(**self.command(*words), capture_output=True, timeout=300, **options)
+        done = subprocess.run(**self.command(*words), capture_output=True, **{"timeout": 300, **options})
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

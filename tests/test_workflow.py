@@ -230,7 +230,7 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
 
 
 def test_smoke_scale_runs_every_stage_on_the_cpu(with_gpu):
-    assert "run_stage demo/gpu" in planned(with_gpu, "--config", "scale=smoke", "device=cpu")
+    assert "run_demo" in planned(with_gpu, "--config", "scale=smoke", "device=cpu")
 
 
 def test_after_a_kill_the_next_run_recovers(project):

@@ -1,5 +1,26 @@
 # From parameters to rows, numbers and verdicts.
 
+# At smoke scale a stage takes less than importing torch, so that all of an experiment's are one job.
+if SCALE == "smoke":
+    for experiment in EXPERIMENTS.values():
+
+        rule:
+            name:
+                f"run_{experiment.name}"
+            input:
+                code(experiment.sources("experiment")),
+            output:
+                tables(experiment),
+            log:
+                f"{RESULTS}/logs/run/{experiment.name}.log",
+            threads: 1
+            params:
+                settings=[STAGES[f"{experiment.name}/{case}"].digest for case in experiment.cases],
+                experiment=experiment.name,
+            shell:
+                "{PYTHON} -m secondlook run {params.experiment} --scale {SCALE} --threads {threads} --device {DEVICE} "
+                "--data-root {DATA} > {log} 2>&1"
+
 
 rule run_stage:
     input:
@@ -10,7 +31,7 @@ rule run_stage:
     log:
         f"{RESULTS}/logs/run/{{stage}}.log",
     wildcard_constraints:
-        stage=one_of(set(STAGES) - set(RECORDED)),
+        stage=one_of(set(STAGES) - set(RECORDED) if SCALE == "paper" else []),
     threads: 1
     params:
         settings=lambda w: STAGES[w.stage].digest,
