@@ -231,14 +231,13 @@ def provenance(found: list[Experiment], results: Path, scale: str) -> dict:
                 changed.setdefault(", ".join(f"`{file}`" for file in stale), []).append(name)
             row = {
                 "Stage": name + "†" * bool(stale),
-                "Commit": (record["commit"] or "unknown")[:10] + " modified" * bool(record["dirty"]),
+                "Commit": (record["commit"] or "unknown")[:7] + "+" * bool(record["dirty"]),
                 "Machine": machines.setdefault(machine, f"M{len(machines) + 1}"),
                 "Seeds": f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}",
                 "Time": f"{number(record['wall_s'], 2)} s",
                 "Memory": f"{record['peak_memory_mib']:,} MiB",
-                "Rows": record["rows"],
                 "Origin": "recorded" if record.get("recorded") else "computed",
-                "Data": "; ".join(f"{data}, {of['origin']}" for data, of in record.get("data", {}).items()) or None,
+                "Data": "; ".join(of["origin"] for of in record.get("data", {}).values()) or None,
             }
         stages.append(row)
     columns = ("Device", "Processor", "Threads", "Versions")
