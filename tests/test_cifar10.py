@@ -18,6 +18,7 @@ from secondlook.study.experiment import Experiment, run
 from secondlook.study.needs import BUILT
 from secondlook.study.parameters import build
 from secondlook.study.place import Place
+from secondlook.study.text import key
 from secondlook.training import generator
 
 CIFAR10 = Experiment(ROOT, "cifar10")
@@ -96,8 +97,8 @@ def test_rates_of_the_small_study_are_the_best_of_its_sweep():
         pytest.skip("small_rates is not recorded")
     found = measures.small_rates(pd.read_csv(path))
     for name, lr in params("small").learning_rates.items():
-        assert found[f"{measures._key(name)}_lr"].value == pytest.approx(lr), name
-        assert found[f"{measures._key(name)}_inside"].value == 1, name
+        assert found[f"{key(name)}_lr"].value == pytest.approx(lr), name
+        assert found[f"{key(name)}_inside"].value == 1, name
 
 
 def test_every_method_trains_and_says_what_it_costs(rows):

@@ -4,7 +4,7 @@ import pytest
 
 from secondlook.errors import Mistake
 from secondlook.study.statistics import Estimate
-from secondlook.study.text import fill
+from secondlook.study.text import fill, key
 
 VALUES = {
     "loss_of_all": Estimate(0.4741, 0.4741, 0.4741, 20),
@@ -44,3 +44,8 @@ def test_a_reference_that_leads_nowhere_is_an_error(template):
     with pytest.raises(Mistake, match="^FILE: ") as refusal:
         fill(template, VALUES, "FILE")
     assert "\n" not in str(refusal.value)
+
+
+def test_labels_become_names_that_a_template_can_use():
+    assert key("AdaHessian 1/4 batch") == "adahessian_1_4_batch"
+    assert key("CG, no matrix", "K-FAC") == "cg_no_matrix_k_fac"

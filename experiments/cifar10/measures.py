@@ -5,14 +5,13 @@ else equivalent where two one-sided t tests put it within 0.3 points; else undec
 seeds on.
 """
 
-import re
 from dataclasses import replace
 
 import pandas as pd
 from scipy import stats
 
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
-from secondlook.study.text import fixed, interval, number
+from secondlook.study.text import fixed, interval, key, number
 
 from .selections import TABLE_2, TABLE_8_ACCURACY, accuracies, by_factor, epochs, every, totals
 
@@ -36,14 +35,10 @@ DECAY = {  # of the first and of the second
 }
 
 
-def _key(method: str) -> str:
-    return re.sub(r"\W+", "_", method.lower())
-
-
 def _accuracies(rows: pd.DataFrame, *cases: str) -> dict[str, Estimate]:
     last, best = accuracies(rows, *cases), accuracies(rows, *cases, best=True)
-    found = {_key(method): mean(last[method]) for method in last}
-    return found | {f"{_key(method)}_best": mean(best[method]) for method in best}
+    found = {key(method): mean(last[method]) for method in last}
+    return found | {f"{key(method)}_best": mean(best[method]) for method in best}
 
 
 def _difference(a: pd.Series, b: pd.Series) -> Estimate:
@@ -62,7 +57,7 @@ def _differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
 def _against_every_step(table: pd.DataFrame) -> dict[str, Estimate]:
     """Every variant minus AdaHessian with a Hessian of the whole batch at every step."""
     variants = [method for method in table if method.startswith("AdaHessian ") and method != "AdaHessian coupled"]
-    return {_key(method.removeprefix("AdaHessian ")): _difference(table[method], table["AdaHessian"]) for method in variants}
+    return {key(method.removeprefix("AdaHessian ")): _difference(table[method], table["AdaHessian"]) for method in variants}
 
 
 def resnet20(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -113,7 +108,7 @@ def small_variant_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
 def small_cost(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Seconds of a run's training over those of SGD's with the same seed, median. Requires: case small."""
     table = totals(rows, "seconds", "small")
-    return {_key(method): median(table[method].dropna()) for method in table if table[method].notna().any()}
+    return {key(method): median(table[method].dropna()) for method in table if table[method].notna().any()}
 
 
 def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -137,10 +132,10 @@ def _rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
         drops[method] = table[best] - table.mean(axis=1)
         values = {"factor": Estimate(best), "lr": Estimate(rate[method][best].iloc[0]), "best": mean(table[best])}
         values["inside"] = Estimate(table.columns.min() < best < table.columns.max())
-        found |= {f"{_key(method)}_{name}": value for name, value in values.items()}
-        found[f"{_key(method)}_drop"] = mean(drops[method])
+        found |= {f"{key(method)}_{name}": value for name, value in values.items()}
+        found[f"{key(method)}_drop"] = mean(drops[method])
     ours = drops["AdaHessian"]
-    return found | {f"over_{_key(m)}": _difference(ours, drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
+    return found | {f"over_{key(m)}": _difference(ours, drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
 
 
 def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -156,7 +151,7 @@ def small_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
     """1 for each method of `small` whose learning rate is the best of `small_rates`. Requires: cases small and small_rates."""
     chosen, rate = _rates(rows, "small_rates"), epochs(rows, "small", "lr").max(axis=1)
-    names = {_key(method): rate[method].iloc[0] for method in by_factor(rows, "small_rates")}
+    names = {key(method): rate[method].iloc[0] for method in by_factor(rows, "small_rates")}
     return {name: Estimate(abs(lr / chosen[f"{name}_lr"].value - 1) < 1e-9) for name, lr in names.items()}
 
 
@@ -168,7 +163,7 @@ def data(rows: pd.DataFrame) -> pd.DataFrame:
         sizes = table.drop_duplicates("metric").set_index("metric").value.astype(int)
         known = epochs(rows, case, "lr")
         each = {"Networks": len(known), "Epochs": known.shape[1], "Device": device}
-        lines.append({"Case": f"`{case}`", "Images": origin, **{f"{k.capitalize()}": int(v) for k, v in sizes.items()}, **each})
+        lines.append({"Case": f"`{case}`", "Images": origin, **{k.capitalize(): int(v) for k, v in sizes.items()}, **each})
     return pd.DataFrame(lines)
 
 

@@ -12,11 +12,6 @@ SOLVERS = ("inverse", "LU", "Cholesky", "CG", "CG, no matrix")
 INVERSE = "inverse"
 
 
-def key(method: str) -> str:
-    """The name of a way in a measure."""
-    return method.lower().replace(", ", "_").replace(" ", "_").replace(".", "_")
-
-
 def against_n(rows: pd.DataFrame, case: str, metric: str, method: str) -> pd.DataFrame:
     """Rounds by n."""
     chosen = rows[(rows.case == case) & (rows.metric == metric) & (rows.method == method)]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.study.statistics import Estimate, mean, share
-from secondlook.study.text import fixed, number, percent
+from secondlook.study.text import fixed, key, number, percent
 
 from .selections import (
     CELL,
@@ -114,10 +114,7 @@ def escape(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Median epoch at which half the way along the symmetry line to a minimum is done, without noise."""
     found = sweep(rows, "escape")
     found = found[found.noise == "exact"].groupby(["method", "landscape"]).value.median()
-    return {
-        f"{method}_{landscape}".lower().replace(" ", "_").replace("-", "_"): Estimate(v)
-        for (method, landscape), v in found.items()
-    }
+    return {key(*names): Estimate(v) for names, v in found.items()}
 
 
 def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -131,8 +128,7 @@ def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
             cells = found[found.method.isin(methods) & (found.landscape == landscape)]
             by_start = cells.groupby("start").hit.mean()
             estimate = mean(by_start)
-            key = f"{group}_{landscape.replace(' ', '_')}"
-            shares[key] = Estimate(estimate.value, max(estimate.low, 0), min(estimate.high, 1), estimate.n)
+            shares[key(group, landscape)] = Estimate(estimate.value, max(estimate.low, 0), min(estimate.high, 1), estimate.n)
     cells = runs(rows)
     for landscape in SYMMETRIC:
         more = better(cells, "crossings", WITH_MOMENTUM[:2], [landscape], "exact", 1)

@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from secondlook.reporting import style
 from secondlook.study.statistics import Estimate
+from secondlook.study.text import key
 
 from . import cells, measures
 from .cells import STATED
@@ -39,7 +40,7 @@ def _minimum(rows: pd.DataFrame) -> tuple[float, float]:
 def _labels(rows: pd.DataFrame, condition: str) -> dict[str, str]:
     """Labels such as 'AdaHessian, lr 0.0645'."""
     rates = measures.article_rates(rows)
-    return {m: f"{m}, lr {rates[f'{condition} {m}'.lower().replace(' ', '_')].value:.3g}" for m in METHODS}
+    return {m: f"{m}, lr {rates[key(condition, m)].value:.3g}" for m in METHODS}
 
 
 def _plan(axis: Axes, rows: pd.DataFrame) -> None:

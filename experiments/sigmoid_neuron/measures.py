@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.study.statistics import Estimate, clustered_share
-from secondlook.study.text import number
+from secondlook.study.text import key, number
 
 from . import cells
 from .cells import SETTING, STATED, TUNING_SEED
@@ -126,7 +126,7 @@ def range_of_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
 def equalities(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Largest differences of case parity."""
     found = rows[rows.case == "parity"].set_index("method").value
-    return {name.lower().replace(" ", "_"): Estimate(difference) for name, difference in found.items()}
+    return {key(name): Estimate(difference) for name, difference in found.items()}
 
 
 def newton(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -154,7 +154,7 @@ def rises(rows: pd.DataFrame) -> Estimate:
 def article_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Learning rates of case article."""
     runs = rows[rows.case == "article"].groupby(["condition", "method"])
-    return {"_".join(name).lower().replace(" ", "_"): Estimate(run.lr.iloc[0]) for name, run in runs}
+    return {key(*name): Estimate(run.lr.iloc[0]) for name, run in runs}
 
 
 def article_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -163,7 +163,7 @@ def article_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
     for name, run in rows[rows.case == "article"].groupby(["condition", "method"]):
         loss, target = run[run.metric == "loss"], run[run.metric == "target"].value.item()
         above = loss.step[loss.value > target].max()
-        found["_".join(name).lower().replace(" ", "_")] = Estimate(above + 1 if above < loss.step.max() else np.inf)
+        found[key(*name)] = Estimate(above + 1 if above < loss.step.max() else np.inf)
     return found
 
 

@@ -1,31 +1,24 @@
 """Ratios within a round: to a step of eager SGD, and of the update alone to fused Adam's; and counts of operations."""
 
-import re
-
 import pandas as pd
 
 from secondlook.study.statistics import Estimate, median
-from secondlook.study.text import fixed, interval
+from secondlook.study.text import fixed, interval, key
 
-from .rounds import NETWORKS, TABLE_8, operations, period, ratios
-
-
-def _key(method: str) -> str:
-    return re.sub(r"\W+", "_", method.lower())
+from .rounds import NETWORKS, TABLE_8, operations, peaks, period, ratios
 
 
-def _medians(rows: pd.DataFrame, case: str, base: str = "SGD") -> dict[str, Estimate]:
-    found = ratios(rows, case, base)
-    return {_key(method): median(found[method]) for method in found}
+def _medians(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    found = ratios(rows, case, "SGD")
+    return {key(method): median(found[method]) for method in found}
 
 
 def _counts(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
-    return {_key(method): Estimate(ratio) for method, ratio in operations(rows, case).items()}
+    return {key(method): Estimate(ratio) for method, ratio in operations(rows, case).items()}
 
 
-def _peaks(rows: pd.DataFrame, network: str) -> dict[str, Estimate]:
-    peaks = rows[rows.case == f"{network}_memory"].set_index("method").value
-    return {_key(method): Estimate(peak) for method, peak in peaks.items()}
+def _peaks(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    return {key(method): Estimate(peak) for method, peak in peaks(rows, case).items()}
 
 
 def mlp(rows: pd.DataFrame) -> dict[str, Estimate]:
@@ -86,12 +79,12 @@ def costs(rows: pd.DataFrame) -> pd.DataFrame:
     methods = dict.fromkeys(method for table in found.values() for method in table)
     medians = pd.DataFrame({name: table.median() for name, table in found.items()})
     counts = operations(rows, "transformer")
-    peaks = {case: rows[rows.case == f"{case}_memory"].set_index("method").value for case in ("transformer", "resnet")}
+    held = {case: peaks(rows, case) for case in ("transformer", "resnet")}
     lines = []
     for method in sorted(methods, key=lambda m: medians.loc[m].mean()):
         times = {name: interval(median(table[method]), fixed) if method in table else "–" for name, table in found.items()}
         more = {"Operations": fixed(counts[method]) if method in counts else "–"}
-        more |= {f"MiB, {NETWORKS[case]}": f"{p[method]:.0f}" if method in p else "–" for case, p in peaks.items()}
+        more |= {f"MiB, {NETWORKS[case]}": f"{p[method]:.0f}" if method in p else "–" for case, p in held.items()}
         lines.append({"Method": method, **times, **more})
     return pd.DataFrame(lines)
 

@@ -18,6 +18,11 @@ def operations(rows: pd.DataFrame, case: str) -> pd.Series:
     return counts / counts["SGD"]
 
 
+def peaks(rows: pd.DataFrame, case: str) -> pd.Series:
+    """Methods to the peak memory of a step, MiB."""
+    return rows[rows.case == f"{case}_memory"].set_index("method").value
+
+
 def period(method: str) -> int | None:
     """Steps from one Hessian to the next where that is what varies, else None."""
     if method == "AdaHessian":

@@ -8,6 +8,7 @@ An unknown name or a number that was not measured is an error, never a gap in th
 """
 
 import math
+import re
 from collections.abc import Mapping
 
 import jinja2
@@ -56,6 +57,11 @@ def interval(x: Estimate, show=number, **options) -> str:
 
 def percent_interval(x: Estimate, digits: int = 0) -> str:
     return interval(x, percent, digits=digits)
+
+
+def key(*words) -> str:
+    """What a template calls the measure of something with this label: "AdaHessian 1/4 batch" is adahessian_1_4_batch."""
+    return re.sub(r"\W+", "_", " ".join(map(str, words)).lower())
 
 
 ENVIRONMENT = jinja2.Environment(
