@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secondlook.study.experiment import experiments
-from secondlook.study.sources import PACKAGE, outside_imports, sources
+from secondlook.study.sources import PACKAGE, code, outside_imports, sources
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = experiments(ROOT)
@@ -68,3 +68,29 @@ def test_an_import_is_followed_through_packages_and_siblings(tmp_path):
     (folder / "part.py").write_text("from secondlook.study import files\n")
     found = {path.name for path in sources(folder / "experiment.py", tmp_path)}
     assert found == {"experiment.py", "part.py", "__init__.py", "files.py", "errors.py"}
+
+
+BEFORE = '''"""What it is for."""
+
+import math  # for pi
+
+
+class A:
+    """A
+    thing."""
+
+    text = """# not a comment"""  # but this is
+
+    def f(self):
+        "Docstring."
+        return "#"
+'''
+AFTER = '''import math
+class A:
+    text = """# not a comment"""
+    def f(self):
+        return "#"'''
+
+
+def test_what_a_result_depends_on_is_code_and_no_comment():
+    assert code(BEFORE) == AFTER and code(AFTER) == AFTER

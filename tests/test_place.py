@@ -109,6 +109,17 @@ def test_an_interrupted_stage_ends_with_the_same_bytes(interrupted):
     assert record["data"] == whole["data"] == {"dots": {"origin": "drawn by hand", "sha256": "0" * 64}}
 
 
+def test_seeds_that_run_together_end_with_the_same_bytes(long):
+    long.secondlook("run", "long", "--case", "nets", "--out", "one.csv")
+    long.secondlook("run", "long", "--case", "nets", "--out", "two.csv", "--workers", "2")
+    assert sorted(begun(long)) == sorted(2 * ["0 0.1", "0 0.3", "1 0.1", "1 0.3"])
+    assert (long.folder / "one.csv").read_bytes() == (long.folder / "two.csv").read_bytes()
+    assert [read_table(long.folder / f"{name}.csv")[1]["workers"] for name in ("one", "two")] == [1, 2]
+    (long.folder / "stop").touch()
+    assert "time is up at step 0; 2 finished cells" in stopped(long, "run", "long", "--case", "nets", "--workers", "2")
+    assert long.mistake("run", "long", "--workers", "0") == "--workers must be a positive integer, got 0"
+
+
 @pytest.mark.parametrize(
     "name, old, new, message",
     [

@@ -156,6 +156,8 @@ def test_a_recorded_result_comes_back_with_its_origin(recorded):
 
 def test_other_code_warns_and_names_the_files(recorded):
     recorded.replace("experiments/demo/experiment.py", "Gradient descent", "Plain gradient descent")
+    assert recorded.secondlook("import", "demo", "--case", "decay").stderr == ""  # a docstring
+    recorded.replace("experiments/demo/experiment.py", "lr * 2 * theta", "2 * lr * theta")
     done = recorded.secondlook("import", "demo", "--case", "decay")
     assert "was recorded with other code: experiments/demo/experiment.py" in done.stderr
     assert tables.read_table(recorded.folder / RAW)[1]["stale_sources"] == ["experiments/demo/experiment.py"]

@@ -23,8 +23,9 @@ from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
 from secondlook.curvature import Cost, Exact, GaussNewtonBartlett, Hutchinson
 from secondlook.errors import Mistake, OutOfTime
 from secondlook.optim import KFAC, OASIS, AdaHessian, compiled_step
-from secondlook.training import Checkpoints, Precision, Run, eager_step, generator, price, train
+from secondlook.training import Checkpoints, Precision, Run, captured_step, eager_step, generator, price, train
 from secondlook.training.loop import ROW
+from secondlook.training.rules import EVE, AdaptiveRate, CarefulRate
 
 torch.set_num_threads(1)
 EPOCHS, BATCH = 3, 8
@@ -99,6 +100,33 @@ def stopped(run: Run, folder: Path, steps: int = 1) -> None:
 
 
 # The rest of a run is in its checkpoint.
+
+
+RULES: dict[str, Callable] = {
+    "adaptive": lambda run: AdaptiveRate(run.optimizer, run.schedule, c=0.5),
+    "careful": lambda run: CarefulRate(run.optimizer, run.schedule, rise=0.0),
+    "roll-back": lambda run: CarefulRate(run.optimizer, run.schedule, rise=0.0, model=run.model),
+    "EVE": lambda run: EVE(run.model.parameters()),
+}
+
+
+def far_too_fast(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), 3.0)
+
+
+def ruled(rule: str) -> Run:
+    """A run whose loss goes up and down, so that every rule has something to do."""
+    run = make(far_too_fast, schedule=None, held_out=(X_TEST, Y_TEST))
+    run.rules.append(RULES[rule](run))
+    return run
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_act_between_epochs_and_a_run_with_them_resumes(rule, tmp_path):
+    for _ in range(EPOCHS * 4 - 1):
+        stopped(ruled(rule), tmp_path)
+    resumed = finished(ruled(rule), Checkpoints(tmp_path))
+    assert same(resumed, finished(ruled(rule))) and not same(resumed, finished(make(far_too_fast, schedule=None)))
 
 
 @each
@@ -538,6 +566,28 @@ def test_a_compiled_step_stands_in_for_the_eager_one():
     compiled, eager = run(partial(compiled_step, backend="eager")), run(eager_step)
     assert all(map(partial(torch.allclose, rtol=1e-5, atol=1e-6), weights(compiled), weights(eager)))
     assert compiled.rows[-1]["gradient_equivalents"] == eager.rows[-1]["gradient_equivalents"] == 18
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+@pytest.mark.parametrize("name", [name for name in OPTIMISERS if name != "K-FAC"] + ["Gauss-Newton"])
+def test_a_captured_step_stands_in_for_the_eager_one(name):
+    made = OPTIMISERS | {"Gauss-Newton": lambda model: AdaHessian(model.parameters(), 0.05, diagonal=GaussNewtonBartlett())}
+    x, y = flip(X, None).cuda(), Y.cuda()
+    losses, ends = [], []
+    for make_step in (eager_step, captured_step):
+        model = network(0).cuda()
+        step = make_step(made[name](model), model, functional.cross_entropy)
+        losses.append([step(x[i : i + 8], y[i : i + 8]).item() for i in (0, 8, 16, 24) * 5])  # the last batch is smaller
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Adam", "K-FAC"])
+def test_a_captured_step_says_what_it_needs(name):
+    model = network(0)
+    with pytest.raises(ValueError, match="optimizer must be none of K-FAC and hold parameters on a GPU"):
+        captured_step(OPTIMISERS[name](model), model, functional.cross_entropy)
 
 
 def test_tf32_is_off_unless_declared_and_left_as_it_was():

@@ -5,14 +5,15 @@ weights by a penalty in the loss, and AdaHessian apart from it; AdamW, which doe
 So both are run with both kinds of decay. Table 8 has the accuracy with a Hessian every 1 to 5 steps; 'robust to its
 hyper-parameters' is asked of the learning rate, from a tenth of each method's own to twenty times that.
 
-A cell is one network in training: a method, a factor on its learning rate, a seed. Rows are its epochs. Runs with the same seed
-start from the same weights and see the same batches and crops.
+A cell is one network in training: a method, a factor on its learning rate, a precision, a seed. Rows are its epochs. Runs with
+the same seed start from the same weights and see the same batches and crops.
 
 Hardware: the residual networks need a GPU. `small` and `small_rates` are a study of their own on one CPU core: a network of
 three convolutions on the first 2,560 images, half an hour together.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from secondlook.study.parameters import Count, Positive, PositiveInt, Text, one_
 from secondlook.study.place import Place
 from secondlook.training import Checkpoints, Run, generator, train
 
-from .methods import METHODS
+from .methods import METHODS, PRECISIONS
 from .selections import METRICS, family
 
 
@@ -48,6 +49,7 @@ class Params:
     weight_decay: Positive
     learning_rates: dict[str, Positive]
     factors: tuple[Positive, ...]
+    precisions: tuple[one_of(*PRECISIONS), ...]
     methods: tuple[one_of(*METHODS), ...]
 
 
@@ -56,10 +58,9 @@ def run(params: Params, seed: int, place: Place):
     seen = {"origin": images.origin, "device": place.device, "step": 0}
     yield seen | {"metric": "training images", "value": len(images.train)}
     yield seen | {"metric": "images to judge by", "value": len(images.test)}
-    for method in params.methods:
-        for factor in params.factors:
-            cell = {"seed": seed, "method": method, "factor": factor}
-            yield from kept(place, cell, lambda folder, cell=cell: _trained(params, images, place, cell, folder))
+    for method, factor, precision in product(params.methods, params.factors, params.precisions):
+        cell = {"seed": seed, "method": method, "factor": factor, "precision": precision}
+        yield from kept(place, cell, lambda folder, cell=cell: _trained(params, images, place, cell, folder))
 
 
 def _trained(params: Params, images: Images, place: Place, cell: dict, folder):
@@ -81,11 +82,12 @@ def _trained(params: Params, images: Images, place: Place, cell: dict, folder):
         prepare=prepare,
         make_step=method.make_step,
         cost=method.cost(optimizer),
+        precision=PRECISIONS[cell["precision"]],
     )
     for row in train(made, Checkpoints(folder, deadline=place.deadline, settings=cell)):
         for metric in METRICS:
             values = {"step": row["epoch"], "metric": metric, "value": row[metric]}
-            yield {"method": cell["method"], "factor": cell["factor"], **values}
+            yield {name: cell[name] for name in ("method", "factor", "precision")} | values
 
 
 class Schedule:

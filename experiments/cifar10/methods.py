@@ -5,8 +5,8 @@ weight_decay / lr, so that a step at the full rate takes the same share of theta
 does for AdamW and AdaHessian.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from secondlook.curvature import GaussNewtonBartlett
 from secondlook.curvature.objective import Cost
 from secondlook.optim import AdaHessian
-from secondlook.training import eager_step, price
-from secondlook.training.steps import Criterion, Step
+from secondlook.training import Precision, captured_step, eager_step, price
+from secondlook.training.steps import Criterion, Step, differentiate
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,26 @@ class Method:
         return self.rule(model.parameters(), lr=lr, weight_decay=decay, **constants[self.rule], **self.options)
 
     def make_step(self, optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion) -> Step:
-        if self.part == 1:
-            return eager_step(optimizer, model, criterion)
-        return step_on_a_part(optimizer, model, criterion, self.part)
+        """Captured on a GPU, operation by operation elsewhere; the numbers are the same."""
+        make = captured_step if next(model.parameters()).is_cuda else eager_step
+        return make(
+            optimizer, model, criterion, differentiate if self.part == 1 else partial(differentiate_on_a_part, self.part)
+        )
 
     def cost(self, optimizer: torch.optim.Optimizer) -> Cost:
         """Of one estimate; on a part, with the gradient that it is differentiated from."""
         return price(optimizer) if self.part == 1 else Cost(1 / self.part, price(optimizer).products / self.part)
 
 
-def step_on_a_part(
-    optimizer: AdaHessian, model: nn.Module, criterion: Criterion, part: int
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """A step whose curvature is that of the loss on the first 1/part of the batch, rounded up."""
-
-    def step(x: Tensor, y: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        loss = criterion(model(x), y)
-        count = -(-len(x) // part)
-        optimizer.backward(loss, curvature_of=criterion(model(x[:count]), y[:count]))
-        optimizer.step()
-        return loss.detach()
-
-    return step
+def differentiate_on_a_part(
+    part: int, optimizer: AdaHessian, model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor
+) -> Tensor:
+    """As `differentiate`, with the curvature of the loss on the first 1/part of the batch, rounded up."""
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    count = -(-len(x) // part)
+    optimizer.backward(loss, curvature_of=criterion(model(x[:count]), y[:count]))
+    return loss.detach()
 
 
 def _adahessian(part: int = 1, decoupled: bool = True, **options) -> Method:
@@ -78,4 +75,11 @@ METHODS = {
     "AdaHessian absolute": _adahessian(averaging="absolute"),
     "AdaHessian Gauss-Newton": _adahessian(diagonal=GaussNewtonBartlett()),
     "AdaHessian 1/4 batch": _adahessian(part=4),
+}
+
+PRECISIONS = {
+    "float32": Precision(),
+    "TF32": Precision(tf32=True),
+    "bfloat16": Precision(bf16=True),
+    "bfloat16, channels last": Precision(bf16=True, channels_last=True),
 }

@@ -9,11 +9,14 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from secondlook.errors import Mistake, OutOfTime
 from secondlook.study.experiment import SCALES, Experiment, experiments
+from secondlook.study.parent import PARENT, end_with
 
 OUT_OF_TIME = 75  # exit status: not done, try again (EX_TEMPFAIL of sysexits.h)
 ROOT = Path()  # the project is the folder that the command is given in
@@ -53,18 +56,24 @@ def run(options) -> None:
         raise Mistake("--out names one file: say which --case goes there")
     if options.max_minutes is not None and not options.max_minutes > 0:
         raise Mistake(f"--max-minutes must be a positive number, got {options.max_minutes}")
+    if options.workers < 1:
+        raise Mistake(f"--workers must be a positive integer, got {options.workers}")
     for setting in settings:
         check_needs(setting, data_folder(options.data_root), options.device)
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    _limit_threads(options.threads)
     deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
     for done, setting in enumerate(settings):
         try:
             _run_stage(experiment, setting, _destination(options, setting), deadline, options)
         except OutOfTime as stop:
             raise OutOfTime(f"{stop}; {done} of {len(settings)} cases are done; the same command goes on from there") from None
+
+
+def _limit_threads(threads: int | None) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _destination(options, setting) -> Path:
@@ -82,6 +91,7 @@ def _run_stage(experiment, setting, out: Path, deadline: float | None, options) 
     """Compute one stage, or go on with it. Raises OutOfTime, saying what is kept."""
     from secondlook.study import cells, records, tables, unfinished
     from secondlook.study.experiment import run as run_setting
+    from secondlook.study.experiment import run_seeds_together
     from secondlook.study.files import read_json, sole_writer
     from secondlook.study.needs import data_folder, data_of, device_of
     from secondlook.study.place import Place
@@ -92,13 +102,15 @@ def _run_stage(experiment, setting, out: Path, deadline: float | None, options) 
     if tables.beside(out).exists():
         records.check_settings(out, read_json(tables.beside(out)), setting)
     with sole_writer(out):
-        if deadline is not None and out.exists() and not records.changed_sources(experiment, tables.read_table(out)[1]):
+        if deadline is not None and out.exists() and not records.changed_sources(experiment, records.read_result(out)[1]):
             return say(f"{out}: is there already")
         keeps = experiment.takes_place(setting.case)
         start = time.perf_counter()
         try:
             place.check_time()
             with unfinished.part(place, experiment, setting) if keeps else nullcontext([]) as earlier:
+                if keeps and options.workers > 1:
+                    run_seeds_together(experiment, setting, place, options.workers, partial(_limit_threads, options.threads))
                 table = run_setting(experiment, setting, place, lambda seeds: watch(seeds, setting.name))
         except OutOfTime as stop:
             kept = f"; {cells.finished(place.work)} finished cells of {setting.name} are kept in {place.work}"
@@ -106,6 +118,7 @@ def _run_stage(experiment, setting, out: Path, deadline: float | None, options) 
         wall_s = time.perf_counter() - start
         data = place.data_sets()
         record = records.provenance(experiment, setting, wall_s, options.commit, options.dirty, data, earlier)
+        record["workers"] = options.workers if keeps else 1
         tables.write_table(out, table, record)
         if keeps:
             unfinished.end(place)
@@ -115,17 +128,16 @@ def _run_stage(experiment, setting, out: Path, deadline: float | None, options) 
 def record(options) -> None:
     """Keep a result that was computed elsewhere, or takes long, in results/recorded/."""
     from secondlook.study import records, tables
-    from secondlook.study.files import read_yaml
 
     for path in options.table:
-        table, made = tables.read_table(path)
+        table, made = records.read_result(path)
         experiment = Experiment(ROOT, made["experiment"])
         setting = experiment.setting(made["case"])
         records.check_recorded(path, made, setting)
         out = records.recorded_path(ROOT, setting)
         tables.write_table(out, table, made)
         say(f"{out}: {len(table)} rows of {setting.name}, made on {made['device']} at commit {made['commit'][:10]}")
-        if setting.name not in read_yaml(ROOT / "config" / "config.yaml")["recorded"]:
+        if setting.name not in records.recorded_stages(ROOT):
             say(f"list {setting.name} under 'recorded' in config/config.yaml")
 
 
@@ -138,7 +150,7 @@ def import_(options) -> None:
     path = records.recorded_path(ROOT, setting)
     if not path.exists():
         raise Mistake(f"{path} is missing: record it, or compute it here with --config recompute={setting.name}")
-    table, made = tables.read_table(path)
+    table, made = records.read_result(path)
     records.check_recorded(path, made, setting)
     stale = records.changed_sources(experiment, made)
     if stale:
@@ -188,15 +200,15 @@ def figure(options) -> None:
 
 def claims(options) -> None:
     """Compute the verdict on every claim, and print them."""
-    from secondlook.study.claims import judge_all, measured_text
-    from secondlook.study.files import read_json, to_json, write
+    from secondlook.study.claims import judge_all, measured_text, read_claims
+    from secondlook.study.files import to_json, write
     from secondlook.study.measures import read_summary
 
     folder = results(options.scale)
     if not options.show:
         summaries = [(found, read_summary(folder / "summary" / f"{found.name}.json")) for found in experiments(ROOT)]
         write(folder / "claims.json", to_json(judge_all(summaries)))
-    for claim in read_json(folder / "claims.json"):
+    for claim in read_claims(folder / "claims.json"):
         say(f"{claim['id']:4}{claim['verdict']:20}{measured_text(claim):36}n = {claim['n']:<6}{claim['statement']}")
 
 
@@ -213,6 +225,13 @@ def readme(_) -> None:
     from secondlook.reporting.readme import update
 
     say(update(ROOT, results("paper")))
+
+
+def compare(options) -> None:
+    """Say whether two results folders hold the same tables, numbers, verdicts and figures, byte for byte."""
+    from secondlook.study.compare import compare as found
+
+    say(found(*options.folder))
 
 
 def data(options) -> None:
@@ -278,6 +297,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"stop in time with exit status {OUT_OF_TIME}; the same command goes on, and leaves the cases that are done",
     )
     made.add_argument("--threads", type=int, help="threads of torch")
+    made.add_argument(
+        "--workers", type=int, default=1, help="seeds at a time, each in a process: for a GPU that one does not fill"
+    )
     made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
     made.add_argument("--commit", help="the commit of this code, where git cannot say")
     made.add_argument("--dirty", action="store_true", help="with --commit: the code differs from it")
@@ -307,6 +329,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--case", required=True, help="the recorded case")
     made.add_argument("--out", type=Path, metavar="FILE.csv", help="where the rows go")
 
+    made = verb("compare", compare)
+    made.add_argument("folder", nargs=2, type=Path, metavar="FOLDER", help="results/ or results/smoke/ of a project")
+
     made = verb("data", data)
     made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
 
@@ -317,8 +342,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str] | None = None) -> int:
     options = parser().parse_args(words)
+    if parent := os.environ.get(PARENT):
+        end_with(int(parent))
     try:
-        options.function(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            options.function(options)
     except Mistake as mistake:
         print(f"secondlook: {mistake}", file=sys.stderr)
         return 1
@@ -330,5 +359,8 @@ def main(words: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # what no step foresaw: a disk that fails, a folder that may not be looked into
+        print(f"secondlook: {error}", file=sys.stderr)
         return 1
     return 0

@@ -18,12 +18,15 @@ import hashlib
 import importlib
 import inspect
 import json
+import os
 import re
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -31,11 +34,14 @@ import pandas as pd
 from secondlook.errors import Mistake
 from secondlook.study.files import parse_yaml, read_yaml
 from secondlook.study.parameters import Count, PositiveInt, build, known_keys, mapping
+from secondlook.study.parent import end_with
 from secondlook.study.place import Place
 from secondlook.study.sources import sources
 
 ROLES = ("fixed", "varies", "tunes")
+NEEDS = {"device": ("cpu", "cuda").__contains__, "data": lambda name: isinstance(name, str)}
 SCALES = ("paper", "smoke")
+MOST_SEEDS = 100_000  # each of them is listed in the record
 COLUMNS = ("experiment", "case", "seed", "step", "metric", "value")
 
 
@@ -45,6 +51,10 @@ class Seeds:
 
     first: Count
     count: PositiveInt
+
+    def __post_init__(self):
+        if self.count > MOST_SEEDS:
+            raise Mistake(f"'count' of seeds must be at most {MOST_SEEDS}, got {self.count}")
 
 
 @dataclass(frozen=True)
@@ -86,11 +96,18 @@ class Experiment:
         where = str(self.folder / "config.yaml")
         config = dict(mapping(read_yaml(self.folder / "config.yaml"), "the whole file", where))
         known_keys(config, ("title", "shared", "cases", "smoke"), where)
-        known_keys(config.get("shared", {}), ROLES, f"'shared' of {where}")
+        for name in ("shared", "smoke"):
+            config[name] = mapping(config.get(name) or {}, name, where)
+        known_keys(config["shared"], ROLES, f"'shared' of {where}")
         for case, given in mapping(config.get("cases"), "cases", where).items():
             known_keys(mapping(given, case, where), (*ROLES, "seeds", "needs"), f"'{case}' of {where}")
-            known_keys(given.get("needs", {}), ("device", "data"), f"'needs' of '{case}' of {where}")
-        known_keys(config.get("smoke", {}), config["cases"], f"'smoke' of {where}")
+            for name, need in mapping(given.get("needs") or {}, "needs", where).items():
+                known_keys([name], NEEDS, f"'needs' of '{case}' of {where}")
+                if not NEEDS[name](need):
+                    raise Mistake(f"'needs.{name}' of '{case}' in {where} names no {name}: {need!r}")
+        known_keys(config["smoke"], config["cases"], f"'smoke' of {where}")
+        if not isinstance(config.get("title"), str):
+            raise Mistake(f"'title' in {where} must be a text, got {config.get('title')!r}")
         return config
 
     @property
@@ -107,12 +124,12 @@ class Experiment:
         known_keys([case], self.cases, self.name, "case")
         own = self.config["cases"][case]
         values = {}
-        for block in (self.config.get("shared", {}), own):
+        for block in (self.config["shared"], own):
             for role in ROLES:
                 values |= mapping(block.get(role) or {}, role, where)
         values["seeds"] = own.get("seeds", {"first": 0, "count": 1})
         if scale == "smoke":
-            overlay = self.config.get("smoke", {}).get(case) or {}
+            overlay = mapping(self.config["smoke"].get(case) or {}, case, where)
             known_keys(overlay, values, f"'smoke' of '{case}' of {where}")
             values |= overlay
         for change in changes:
@@ -123,7 +140,7 @@ class Experiment:
             values[key] = parse_yaml(text, f"--set {key}")
         seeds = build(Seeds, mapping(values.pop("seeds"), "seeds", where), f"'seeds' of '{case}' of {where}")
         chosen = range(seeds.first, seeds.first + seeds.count) if seed is None else [seed]
-        needs = dict(own.get("needs", {})) if scale == "paper" else {}
+        needs = dict(own.get("needs") or {}) if scale == "paper" else {}
         return Setting(self.name, case, scale, tuple(chosen), values, needs)
 
     def part(self, name: str):
@@ -160,7 +177,7 @@ class Experiment:
         missing = set(missing)
         return [name for name in self.functions(part) if not missing & set(self.requires(part, name))]
 
-    def function(self, case: str) -> typing.Callable:
+    def function(self, case: str) -> Callable:
         """The function that runs `case`."""
         module = self.part("experiment")
         return getattr(module, case, None) or module.run
@@ -189,15 +206,32 @@ def run(experiment: Experiment, setting: Setting, place: Place | None = None, wa
 
     Columns: experiment, case, seed, the factors that the case declares, step, metric, value.
     """
-    function = experiment.function(setting.case)
-    where = [place] if experiment.takes_place(setting.case) else []
-    first = next(iter(typing.get_type_hints(function).values()))
-    params = build(first, setting.parameters, str(experiment.folder / "config.yaml"))
     tables = []
     for seed in watch(setting.seeds):
-        rows = function(params, seed, *where)
+        rows = _rows(experiment, setting, seed, place)
         table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
         tables.append(table.assign(experiment=setting.experiment, case=setting.case, seed=seed))
     table = pd.concat(tables, ignore_index=True)
     factors = [name for name in table if name not in COLUMNS]
     return table[["experiment", "case", "seed", *factors, "step", "metric", "value"]].astype({"value": float})
+
+
+def _rows(experiment: Experiment, setting: Setting, seed: int, place: Place | None) -> Iterable[dict] | pd.DataFrame:
+    """What the function of the case gives for one seed."""
+    function = experiment.function(setting.case)
+    first = next(iter(typing.get_type_hints(function).values()))
+    params = build(first, setting.parameters, str(experiment.folder / "config.yaml"))
+    return function(params, seed, *([place] if experiment.takes_place(setting.case) else []))
+
+
+def run_seeds_together(experiment: Experiment, setting: Setting, place: Place, workers: int, begin: Callable[[], None]) -> None:
+    """Compute the cells of all seeds, `workers` of them at a time in processes of their own that call `begin` first; they are
+    kept in `place.work`, where `run` finds them. For a GPU that one small network does not fill. Raises what a seed raised."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin) as pool:
+        for seed in [pool.submit(_keep_seed, experiment.root, setting, place, seed) for seed in setting.seeds]:
+            seed.result()
+
+
+def _keep_seed(root: Path, setting: Setting, place: Place, seed: int) -> None:
+    for _ in _rows(Experiment(root, setting.experiment), setting, seed, place):
+        pass

@@ -5,6 +5,8 @@ with them. So a change to one module reruns what imports it and nothing else.
 """
 
 import ast
+import io
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import secondlook
 from secondlook.study.files import read, sha256
 
 PACKAGE = Path(secondlook.__file__).parent
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @cache
@@ -64,5 +67,26 @@ def relative(path: Path, root: Path) -> str:
     return path.name
 
 
+def code(text: str) -> str:
+    """The part of a Python file on which a result can depend: no comments, docstrings and blank lines."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            string = node.body[0]
+            if lines[string.lineno - 1][: string.col_offset].isspace() or not string.col_offset:
+                lines[string.lineno - 1 : string.end_lineno] = [""] * (string.end_lineno - string.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
 def digests(paths: list[Path], root: Path) -> dict[str, str]:
-    return {relative(path, root): sha256(read(path)) for path in paths}
+    """Of the code of each file, so that a result does not go stale by a better docstring."""
+    return {relative(path, root): _digest(read(path)) for path in paths}
+
+
+@cache
+def _digest(source: bytes) -> str:
+    return sha256(code(source.decode()).encode())

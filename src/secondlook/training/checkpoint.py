@@ -10,6 +10,7 @@ memory, and two on disk.
 import hashlib
 import io
 import os
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -72,7 +73,7 @@ class Checkpoints:
     def load(self, settings: Mapping[str, str]) -> dict | None:
         """The newest state that is whole, or None. Warns of a damaged file, by its path, and removes it.
 
-        Raises Mistake if the state is of a run with other `settings`.
+        Raises Mistake if the state is of a run with other `settings`, or no state at all. Nothing in a file is run as code.
         """
         state = _read(self.newest) or _read(self.previous)
         if state is None:
@@ -97,7 +98,18 @@ def _read(path: Path) -> dict | None:
     except OSError as error:
         raise Mistake(f"cannot read {path}: {error.strerror}") from error
     if digest == _digest(data):
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return _state(path, data)
     warnings.warn(f"{path} is corrupt or truncated: going on from the checkpoint before it, or from the start", stacklevel=4)
     path.unlink()
     return None
+
+
+def _state(path: Path, data: bytes) -> dict:
+    """The state in `data`, which is whole but not trusted: whoever wrote it could write its digest, too."""
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, EOFError, AttributeError) as error:
+        raise Mistake(f"{path} is refused: it holds more than tensors and plain values, or no state; remove it") from error
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
+        raise Mistake(f"{path} is refused: it holds no state of a run; remove it")
+    return state

@@ -7,6 +7,8 @@
 Data are tensors on the model's device, all of them; a batch is x[i], y[i] for the next indices i of a random permutation, drawn
 anew for every epoch. Every epoch sees every example once: its last batch holds what is left, and may be smaller.
 
+After an epoch the `rules` act, in their order, before the network is judged; see `rules`.
+
 Row of an epoch (from 1), every value a number:
     lr                      of the first group, in this epoch
     train_loss              mean over the epoch's examples, each in training mode and before the update that it took part in
@@ -14,7 +16,7 @@ Row of an epoch (from 1), every value a number:
     test_accuracy           share of them whose largest output is the label; nan where labels are not whole numbers
     gradients, products     work so far, in passes over a batch: gradients (with those of estimates), Hessian-vector products
     gradient_equivalents    the same as one number: gradients + 2 products, by the count of matrix products
-    seconds                 of training so far: steps with their preparation, without evaluation and checkpoints
+    seconds                 of training so far: steps with their preparation, and rules, without evaluation and checkpoints
     diverged                1 from the epoch in which the loss was not finite
 
 A run that diverges ends, and does not raise. Its rows go on to the last epoch, with diverged = 1 and nan for all else but the
@@ -36,6 +38,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from secondlook.curvature.objective import Cost
 from secondlook.training.checkpoint import Checkpoints
 from secondlook.training.precision import FLOAT32, Precision
+from secondlook.training.rules import Rule
 from secondlook.training.steps import Criterion, Step, eager_step, estimates, price
 from secondlook.training.streams import generator
 
@@ -67,6 +70,8 @@ class Run:
         make_step           (optimizer, model, criterion) -> step; see `steps`
         precision           see `Precision`
         cost                of one estimate of curvature; by default `price(optimizer)`
+        rules               see `rules`; what they change is in checkpoints, and their settings are the caller's to tell apart
+        held_out            pair (x, y) for rules that ask for a loss
 
     `rows` has those of the epochs done; `diverged` says how the run ended, or is None.
     """
@@ -87,15 +92,19 @@ class Run:
         make_step: Callable[[torch.optim.Optimizer, nn.Module, Criterion], Step] = eager_step,
         precision: Precision = FLOAT32,
         cost: Cost | None = None,
+        rules: Sequence[Rule] = (),
+        held_out: Data | None = None,
     ):
-        for name, (x, y) in {"train": train, "test": test}.items():
+        given = {"train": train, "test": test} | ({"held_out": held_out} if held_out else {})
+        for name, (x, y) in given.items():
             if len(x) != len(y) or not len(x):
                 raise ValueError(f"{name} must be two tensors of one length above zero, got {len(x)} and {len(y)} examples")
         for name, count in {"epochs": epochs, "batch_size": batch_size}.items():
             if not (isinstance(count, int) and count >= 1):
                 raise ValueError(f"{name} must be a positive integer, got {count!r}")
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.train, self.test = train, test
+        self.train, self.test, self.held_out = train, test, held_out
+        self.rules = list(rules)
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.prepare, self.criterion, self.precision = prepare, criterion, precision
         self.cost = price(optimizer) if cost is None else cost
@@ -123,6 +132,7 @@ class Run:
         own = {name: getattr(self, name) for name in names} | {"optimizer": type(self.optimizer).__name__}
         own |= {"schedule": self.schedule and (type(self.schedule).__name__, _without_rates(self.schedule.state_dict()))}
         own |= {"examples": (len(self.train[0]), len(self.test[0]))}
+        own |= {"rules": [type(rule).__name__ for rule in self.rules]}
         return {name: repr(value) for name, value in (own | self.optimizer.defaults).items()}
 
     @property
@@ -136,6 +146,7 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),  # with its generator
             "schedule": self.schedule and self.schedule.state_dict(),
+            "rules": [rule.state_dict() for rule in self.rules],
             "order": self.order.get_state(),
             "augmentation": self.augmentation.get_state(),
             "permutation": self.permutation,
@@ -149,6 +160,8 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
+        for rule, kept in zip(self.rules, state["rules"], strict=True):
+            rule.load_state_dict(kept)
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
         self.permutation = state["permutation"]
@@ -183,8 +196,10 @@ class Run:
         return self.permutation[first : first + steps * self.batch_size].to(self.train[0].device).split(self.batch_size)
 
     def _end_epoch(self) -> None:
-        """Evaluate, add the epoch's row, and move on."""
-        row = {"epoch": len(self.rows) + 1, "lr": self.lr, "train_loss": self._train_loss(), **evaluate(self)}
+        """Let the rules act, evaluate, add the epoch's row, and move on."""
+        row = {"epoch": len(self.rows) + 1, "lr": self.lr, "train_loss": self._train_loss()}
+        self._apply_rules(row["train_loss"])
+        row["test_loss"], row["test_accuracy"] = evaluate(self, self.test)
         steps = row["epoch"] * self.batches
         if not math.isfinite(row["test_loss"]):
             self._diverge(f"test loss {row['test_loss']} after step {steps}")
@@ -195,6 +210,17 @@ class Run:
         self.batch = 0
         if self.schedule:
             self.schedule.step()
+
+    def _apply_rules(self, train_loss: float) -> None:
+        start = time.perf_counter()
+        for rule in self.rules:
+            rule.after_epoch(train_loss, self._held_out_loss)
+        self.seconds += time.perf_counter() - start
+
+    def _held_out_loss(self) -> float:
+        if self.held_out is None:
+            raise ValueError("a rule asks for a loss: held_out must be given")
+        return evaluate(self, self.held_out)[0]
 
     def _train_loss(self) -> float:
         sizes = torch.full((self.batches,), self.batch_size, dtype=torch.float64)
@@ -223,17 +249,17 @@ def _without_rates(schedule: object) -> object:
 
 
 @torch.no_grad()
-def evaluate(run: Run) -> dict[str, float]:
-    """test_loss and test_accuracy of the model as it is, in eval mode."""
+def evaluate(run: Run, data: Data) -> tuple[float, float]:
+    """Mean loss over `data` and accuracy there, nan where labels are not whole numbers, of the model as it is, in eval mode."""
     loss = right = 0.0
     run.model.eval()
     with run.precision.active():
-        for x, y in zip(*(data.split(EVALUATED) for data in run.test), strict=True):
+        for x, y in zip(*(part.split(EVALUATED) for part in data), strict=True):
             outputs = run.forward(run.precision.batch(run.prepare(x, None)))
             loss += len(x) * run.criterion(outputs, y).double()
             right += math.nan if y.is_floating_point() else len(x) * (outputs.argmax(dim=1) == y).double().mean()
-    examples = len(run.test[0])
-    return {"test_loss": float(loss) / examples, "test_accuracy": float(right) / examples}
+    examples = len(data[0])
+    return float(loss) / examples, float(right) / examples
 
 
 def train(run: Run, checkpoints: Checkpoints | None = None) -> Iterator[dict[str, float]]:

@@ -1,9 +1,12 @@
 r"""Rules that act between two epochs, beside any optimiser and schedule.
 
     rules = [AdaptiveRate(optimizer), EVE(model.parameters())]
-    for row in train(run):
-        for rule in rules:
-            rule.after_epoch(row["train_loss"], evaluate)      # evaluate() -> the loss on a held-out slice, at theta as it is
+    run = Run(model, optimizer, ..., rules=rules, held_out=(x, y))
+
+or, in a loop of one's own, after each epoch,
+
+    for rule in rules:
+        rule.after_epoch(train_loss, evaluate)      # evaluate() -> the loss on a held-out slice, at theta as it is
 
 With s_e = theta at the end of epoch e minus theta at the end of epoch e-1, and L_e the training loss of epoch e:
 
@@ -17,7 +20,7 @@ Source: the document instrumenting-adam and the settings of its runs. Rules comp
 A changed rate lasts under any schedule of torch: the rate of every group is scaled and, where a schedule is given, its base
 rates with it, from which some schedules (LambdaLR) set the rate anew.
 
-Cost: AdaptiveRate 4 n numbers; CarefulRate nothing, with a roll-back a copy of model and optimiser; EVE n numbers and six
+Cost: AdaptiveRate 2 n numbers; CarefulRate nothing, with a roll-back a copy of model and optimiser; EVE n numbers and six
 held-out losses an epoch, one for each a, or with Walk two more than it takes strides.
 
 Deviations from the published rules
@@ -38,7 +41,6 @@ import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,17 +48,28 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from secondlook.curvature.blocks import flat, split
-from secondlook.training.path import Path
 
 Evaluate = Callable[[], float]
 
 MOST_STRIDES = 1000
 
 
-class Rule(Protocol):
+class Rule:
     """Something to do at the end of an epoch; `evaluate()` is the loss on a held-out slice, which a rule may not need."""
 
-    def after_epoch(self, train_loss: float, evaluate: Evaluate) -> None: ...
+    STATE: tuple[str, ...]  # fields on which the rest of a run depends
+    params: list[Tensor]
+
+    def after_epoch(self, train_loss: float, evaluate: Evaluate) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict:
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self.STATE:
+            value = state[name]
+            setattr(self, name, value.to(self.params[0].device) if isinstance(value, Tensor) else value)
 
 
 def scale_rate(optimizer: Optimizer, factor: float, schedule: LRScheduler | None = None) -> None:
@@ -75,7 +88,7 @@ def _parts(schedule: LRScheduler | None) -> list[LRScheduler]:
     return [schedule] if inside is None else [part for given in inside for part in _parts(given)]
 
 
-class AdaptiveRate:
+class AdaptiveRate(Rule):
     """lr <- lr (1 + c cos(s_e, s_{e-1})), from the second epoch on; an epoch that does not move leaves the rate alone.
 
     Arguments:
@@ -83,20 +96,26 @@ class AdaptiveRate:
         c                       in [0, 1); 0.15 in the document's main run
     """
 
+    STATE = ("end", "step")
+
     def __init__(self, optimizer: Optimizer, schedule: LRScheduler | None = None, c: float = 0.05):
         if not 0 <= c < 1:
             raise ValueError(f"c must be a number in [0, 1), got {c!r}")
         self.optimizer, self.schedule, self.c = optimizer, schedule, c
-        self.path = Path([p for group in optimizer.param_groups for p in group["params"]], size=0)
+        self.params = [p for group in optimizer.param_groups for p in group["params"]]
+        self.end = _values(self.params)  # of the epoch before
+        self.step: Tensor | None = None
 
     def after_epoch(self, train_loss: float, evaluate: Evaluate) -> None:
-        self.path.record()
-        cosine = self.path.cosines[-1].item()
+        end = _values(self.params)
+        step, before = end - self.end, self.step
+        self.end, self.step = end, step
+        cosine = math.nan if before is None else (step @ before / (step.norm() * before.norm())).item()
         if math.isfinite(cosine):
             scale_rate(self.optimizer, 1 + self.c * cosine, self.schedule)
 
 
-class CarefulRate:
+class CarefulRate(Rule):
     """lr <- factor lr where the epoch's training loss is more than (1 + rise) times that of the epoch before.
 
     Arguments:
@@ -107,6 +126,8 @@ class CarefulRate:
 
     `cuts` counts the epochs that rose.
     """
+
+    STATE = ("last", "kept", "cuts")
 
     def __init__(
         self,
@@ -187,12 +208,14 @@ class Walk:
         return MOST_STRIDES * self.stride
 
 
-class EVE:
+class EVE(Rule):
     """theta <- theta + a s_e, with the a that `search` finds: `Among()` six multiples, or on the slides `Walk()`.
 
     s_e is measured from where the rule left theta after the epoch before. `chosen` has the a of every epoch, and `evaluations`
     counts held-out losses.
     """
+
+    STATE = ("start", "chosen", "evaluations")
 
     def __init__(self, params: Iterable[Tensor], search: Callable[[Callable[[float], float]], float] | None = None):
         self.params = list(params)

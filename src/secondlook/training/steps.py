@@ -1,11 +1,12 @@
 """One training step of any optimiser, and what its estimates of curvature cost.
 
 A step is a function `step(x, y) -> loss` on one batch: gradient, curvature where it is due, update. The loss is a tensor
-without a graph, taken before the update. `eager_step` makes one; a compiled or captured step that takes the same arguments
-can stand in its place.
+without a graph, taken before the update. `eager_step` makes one; `captured_step` makes one for a GPU, and `optim.compiled_step`
+one that is compiled, which take the same arguments and can stand in its place.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,32 +19,124 @@ from secondlook.optim.kfac import KFAC
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (outputs (B, ...), y (B, ...)) -> scalar, a mean over the B examples
 Step = Callable[[Tensor, Tensor], Tensor]
+Differentiate = Callable[[torch.optim.Optimizer, nn.Module, Criterion, Tensor, Tensor], Tensor]  # -> loss, without a graph
 
 ONE_PASS_BACKWARD = Cost(gradients=2 / 3)  # a gradient is three matrix products a layer: one forward, two backward
+WARM_UP = 3  # steps before one is captured: libraries choose their algorithms in them, and state is made
 
 
-def differentiate(optimizer: torch.optim.Optimizer, loss: Tensor, outputs: Tensor) -> None:
+def differentiate(optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
     """Put into `.grad`, and into the optimiser, all that its step needs: the one place where optimisers differ."""
+    optimizer.zero_grad()
+    outputs = model(x)
+    loss = criterion(outputs, y)
     if isinstance(optimizer, SecondOrder):
         optimizer.backward(loss, curvature_of=outputs if isinstance(optimizer.diagonal, GaussNewtonBartlett) else None)
-        return
+        return loss.detach()
     if isinstance(optimizer, KFAC) and optimizer.fisher != "empirical":
         optimizer.curvature(outputs)
     loss.backward()
+    return loss.detach()
 
 
-def eager_step(optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion) -> Step:
+def eager_step(
+    optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion, differentiate: Differentiate = differentiate
+) -> Step:
     """The step of `optimizer` on criterion(model(x), y), operation by operation."""
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        outputs = model(x)
-        loss = criterion(outputs, y)
-        differentiate(optimizer, loss, outputs)
+        loss = differentiate(optimizer, model, criterion, x, y)
         optimizer.step()
-        return loss.detach()
+        return loss
 
     return step
+
+
+def captured_step(
+    optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion, differentiate: Differentiate = differentiate
+) -> Step:
+    """As `eager_step` for a model on a GPU, with all that comes before the update replayed as one CUDA graph.
+
+    A small network's step is hundreds of kernels that the GPU finishes sooner than the host can start them; a replay starts
+    all of them at once. The update stays eager: a few kernels, whose numbers (rate, step count) change from step to step.
+    There is a graph for every shape of a batch, with and without curvature, each captured after three eager steps of its kind;
+    its buffers stay allocated. The operations are those of the eager step, and so are probes and numbers, but for the
+    algorithms that libraries choose. The loss returned is overwritten by the next step.
+
+    Raises ValueError for parameters that are not on a GPU, and for K-FAC, whose hooks a replay does not call.
+    """
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    if isinstance(optimizer, KFAC) or any(p.device.type != "cuda" for p in params):
+        raise ValueError(f"optimizer must be none of K-FAC and hold parameters on a GPU to be captured, got {optimizer!r}")
+    graphs: dict[object, Captured] = {}
+    seen: dict[object, int] = {}
+    side = torch.cuda.Stream()
+
+    def eager(x: Tensor, y: Tensor) -> Tensor:
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # a capture must find nothing on the default stream
+            loss = differentiate(optimizer, model, criterion, x, y)
+        torch.cuda.current_stream().wait_stream(side)
+        return loss
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        kind = (x.shape, curvature_is_due(optimizer))
+        if kind in graphs:
+            loss = graphs[kind].replay(optimizer, x, y)
+        elif seen.setdefault(kind, 0) < WARM_UP:
+            seen[kind] += 1
+            loss = eager(x, y)
+        else:
+            graphs[kind] = Captured.of(optimizer, x, y, lambda x, y: differentiate(optimizer, model, criterion, x, y))
+            loss = graphs[kind].replay(optimizer, x, y)
+        optimizer.step()
+        return loss
+
+    return step
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph that reads `x` and `y` and writes the other tensors, always in the same places."""
+
+    graph: "torch.cuda.CUDAGraph"
+    x: Tensor
+    y: Tensor
+    loss: Tensor
+    gradients: dict[Tensor, Tensor]
+    curvature: dict[Tensor, Tensor] | None
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, compute: Step) -> "Captured":
+        """Of `compute`, the optimiser's gradients and curvature included. Nothing is computed yet."""
+        x, y = x.clone(), y.clone()
+        graph = torch.cuda.CUDAGraph()
+        if isinstance(optimizer, SecondOrder):
+            graph.register_generator_state(optimizer.generator)  # each replay draws the numbers that come next
+        optimizer.zero_grad()
+        with torch.cuda.graph(graph):
+            loss = compute(x, y)
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = {p: p.grad for p in params if p.grad is not None}
+        return cls(graph, x, y, loss, gradients, optimizer._curvature if isinstance(optimizer, SecondOrder) else None)
+
+    def replay(self, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
+        """The loss on (x, y); gradients and curvature are handed to `optimizer`."""
+        self.x.copy_(x)
+        self.y.copy_(y)
+        self.graph.replay()
+        for p, g in self.gradients.items():
+            p.grad = g
+        if self.curvature is not None:
+            optimizer._curvature = dict(self.curvature)
+        return self.loss
+
+
+def curvature_is_due(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the next step has an estimate of curvature."""
+    if not isinstance(optimizer, SecondOrder):
+        return False
+    return any(optimizer._due(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
 
 
 def price(optimizer: torch.optim.Optimizer) -> Cost:
