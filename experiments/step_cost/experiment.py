@@ -24,7 +24,7 @@ from secondlook.optim import AdaHessian
 from secondlook.problems.resnet import resnet as residual_network
 from secondlook.study.parameters import Positive, PositiveInt, Text
 
-from .methods import COMPILED_STEPS, makers, period
+from .methods import makers, period
 from .networks import Transformer, perceptron
 
 WARM_UP = 4  # steps that are not timed: compilation, state, and one whole period between two Hessians
@@ -122,11 +122,10 @@ def resnet(params: Residual, seed: int):
 
 
 def _operations(params):
-    """Multiplications and additions of all matrix products and convolutions of a step, mean over a period."""
+    """Multiplications and additions of all matrix products and convolutions of a step, mean over a period. Not for compiled
+    steps: the counter sees operations as torch dispatches them, not what a compiler makes of them."""
     model, x, y = params.network()
     for name in params.methods:
-        if name in COMPILED_STEPS:
-            continue  # the counter sees operations as torch dispatches them, not what a compiler makes of them
         step = makers(params.lr)[name](deepcopy(model), x, y)
         with FlopCounterMode(display=False) as counter:
             for _ in range(period(name)):

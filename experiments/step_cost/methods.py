@@ -14,7 +14,6 @@ from secondlook.optim import AdaHessian, compiled_step
 from .networks import loss, with_batch_norm_of_torch
 
 Step = Callable[[], object]
-COMPILED_STEPS = ("AdaHessian compiled", "AdaHessian compiled every 4", "SGD compiled")
 
 
 def plain(make: Callable, model: nn.Module, x: Tensor, y: Tensor, create_graph: bool = False) -> Step:
