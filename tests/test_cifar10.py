@@ -33,7 +33,8 @@ def params(case: str, scale: str = "paper", changes=()) -> experiment.Params:
 def rows(tmp_path_factory) -> pd.DataFrame:
     """Two seeds of every method and a sweep, at trial scale; they stand in for the residual networks' as well."""
     folder = tmp_path_factory.mktemp("work")
-    tables = {case: run(CIFAR10, CIFAR10.setting(case, "smoke"), Place(folder / case)) for case in ("small", "small_rates")}
+    made = ("small", "small_rates", "precision")
+    tables = {case: run(CIFAR10, CIFAR10.setting(case, "smoke"), Place(folder / case)) for case in made}
     same = {"resnet20": "small", "resnet32": "small", "rates": "small_rates"}
     optimisers = tables["small"][~tables["small"].method.str.match("AdaHessian (?!coupled)", na=False)]
     stand_ins = {"small": optimisers, "small_rates": tables["small_rates"]}
@@ -108,7 +109,7 @@ def test_every_method_trains_and_says_what_it_costs(rows):
     expected |= {"AdaHessian every 5": 1 + 2 / 4, "AdaHessian Gauss-Newton": 5 / 3, "AdaHessian 1/4 batch": 1 + 3 / 4}
     assert dict(last) == pytest.approx(expected)
     flags = rows[rows.metric == "diverged"]
-    assert set(flags.method) == set(expected) and not flags.value.any()
+    assert set(flags.method[flags.case == "small"]) == set(expected) and not flags.value.any()
 
 
 def test_the_same_seed_starts_alike_whatever_the_method(rows):
@@ -150,6 +151,15 @@ def test_a_diverged_run_counts_as_chance_and_the_best_epoch_is_apart_from_the_la
     assert selections.accuracies(table, "small").to_numpy().tolist() == [[40, 30], [10, 30]]
     assert selections.accuracies(table, "small", best=True).to_numpy().tolist() == [[50, 30], [30, 30]]
     assert list(selections.accuracies(table, "small")) == ["Adam", "SGD"]
+
+
+def test_fewer_bits_are_told_apart_and_cost_little_accuracy(rows):
+    table = measures.precision_table(rows)
+    assert list(table.Method) == ["SGD"] * 4 + ["AdaHessian"] * 4
+    assert list(table.Precision[:4]) == ["float32", "TF32", "bfloat16", "bfloat16, channels last"]
+    losses = selections.epochs(rows, "precision", "train_loss").groupby("method").mean()
+    assert losses.loc["SGD"].equals(losses.loc["SGD, TF32"])  # on a CPU, which has no such numbers
+    assert 0 < (losses.loc["SGD"] - losses.loc["SGD, bfloat16"]).abs().max() < 0.1
 
 
 @pytest.mark.parametrize(

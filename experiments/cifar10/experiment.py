@@ -27,7 +27,7 @@ from secondlook.study.place import Place
 from secondlook.training import Checkpoints, Run, generator, train
 
 from .methods import METHODS, PRECISIONS
-from .selections import METRICS, family
+from .selections import METRICS, family, named
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _trained(params: Params, images: Images, place: Place, cell: dict, folder):
     for row in train(made, Checkpoints(folder, deadline=place.deadline, settings=cell)):
         for metric in METRICS:
             values = {"step": row["epoch"], "metric": metric, "value": row[metric]}
-            yield {name: cell[name] for name in ("method", "factor", "precision")} | values
+            yield {"method": named(cell["method"], cell["precision"]), "factor": cell["factor"], **values}
 
 
 class Schedule:

@@ -253,6 +253,25 @@ def paper_frequency(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def precision_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Fewer bits: accuracy less that of float32, and seconds of a run over its own. Requires: case precision."""
+    last, time = accuracies(rows, "precision"), totals(rows, "seconds", "precision")
+    lines = []
+    for method in last:
+        name, _, precision = method.partition(", ")
+        change = interval(_difference(last[method], last[name]), fixed) if precision else "–"
+        lines.append(
+            {
+                "Method": name,
+                "Precision": precision or "float32",
+                "Accuracy, %": interval(mean(last[method]), fixed),
+                "Less float32's, points": change,
+                "Time over float32's": fixed((time[method] / time[name]).median()),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
 def _by_rate(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     tables = by_factor(rows, case)
     means = pd.DataFrame({method: table.mean() for method, table in tables.items()})

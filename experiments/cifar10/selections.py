@@ -36,6 +36,11 @@ def every(k: int) -> str:
     return "AdaHessian" if k == 1 else f"AdaHessian every {k}"
 
 
+def named(method: str, precision: str) -> str:
+    """The name of a method in the rows of a precision; float32 goes without saying."""
+    return method if precision == "float32" else f"{method}, {precision}"
+
+
 def epochs(rows: pd.DataFrame, case: str, metric: str) -> pd.DataFrame:
     """Values of `metric`, one line for each (method, factor, seed) in the order of the runs, one column for each epoch."""
     chosen = rows[(rows.case == case) & (rows.metric == metric)]
