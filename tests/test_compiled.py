@@ -82,12 +82,18 @@ def test_the_learning_rate_may_change():
     assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), before.parameters(), strict=True))
 
 
+def data_parallel_in_name(optimizer: AdaHessian) -> AdaHessian:
+    optimizer.replicas = object()
+    return optimizer
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda m: AdaHessian(m.parameters(), diagonal=Hutchinson(2)),
         lambda m: AdaHessian(m[0].parameters()),
         lambda m: AdaHessian([{"params": m[0].parameters()}, {"params": m[3].parameters()}]),
+        lambda m: data_parallel_in_name(AdaHessian(m.parameters())),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(make):

@@ -33,6 +33,7 @@ from secondlook.curvature import (
 )
 from secondlook.curvature.averaging import spatial_average
 from secondlook.curvature.dense import matrix
+from secondlook.curvature.gauss_newton import drawn_labels
 from secondlook.curvature.gauss_newton_product import GaussNewton
 from secondlook.curvature.products import GraphHessian
 from secondlook.optim import AdaHessian
@@ -348,6 +349,14 @@ def test_gauss_newton_bartlett_of_an_objective(reduction):
     expected = matrix(GaussNewton(L)).diag()
     error = draws.std(0) / 400**0.5
     assert ((draws.mean(0) - expected).abs() <= 5.5 * error + 1e-12).all() and error.norm() < expected.norm() / 8
+
+
+def test_labels_are_drawn_from_the_softmax_and_from_anything():
+    """5.5 standard errors on four counts: one false alarm in ten million."""
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0]).expand(10_000, 4)
+    p, share = logits[0].softmax(0), drawn_labels(logits, seeded(0)).bincount(minlength=4) / len(logits)
+    assert ((share - p).abs() <= 5.5 * (p * (1 - p) / len(logits)).sqrt()).all()
+    assert drawn_labels(torch.tensor([[math.nan, 0.0], [math.inf, 0.0]]), seeded(0)).shape == (2,)
 
 
 @pytest.mark.parametrize("order", [2, 4, 6])

@@ -67,9 +67,16 @@ class GaussNewtonBartlett:
 
     def _mean(self, source: GraphLogits, generator: torch.Generator | None) -> list[Tensor]:
         rows = source.logits.reshape(-1, source.logits.shape[-1])  # (B, classes)
-        p = rows.detach().softmax(dim=1, dtype=torch.float32)
-        p = p if generator is None else p.to(generator.device)
-        labels = torch.multinomial(p, 1, generator=generator).view(-1).to(rows.device)  # (B,)
-        loss = functional.cross_entropy(rows, labels)
+        loss = functional.cross_entropy(rows, drawn_labels(rows, generator))
         keep = {"retain_graph": source.retain_graph, "allow_unused": True, "materialize_grads": True}
         return [len(rows) * g * g for g in torch.autograd.grad(loss, source.params, **keep)]
+
+
+def drawn_labels(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A label for each row of `logits` (B, classes), drawn from its softmax p: (B,), the argmax of p_c / e_c, e_c ~ Exp(1).
+
+    A row that is not finite gets some label, where torch.multinomial raises, or ends the process on a GPU.
+    """
+    p = logits.detach().softmax(dim=1, dtype=torch.float32)
+    p = p if generator is None else p.to(generator.device)
+    return (p / torch.empty_like(p).exponential_(generator=generator)).argmax(dim=1).to(logits.device)

@@ -7,6 +7,7 @@ from here (Plain, Damped, LevenbergMarquardt, Absolute, TrustRegion).
 from secondlook.optim.adabelief import AdaBelief
 from secondlook.optim.adahessian import AdaHessian
 from secondlook.optim.compiled import compiled_step
+from secondlook.optim.distributed import data_parallel
 from secondlook.optim.kfac import KFAC
 from secondlook.optim.newton import Absolute, Damped, Eigen, LevenbergMarquardt, Newton, Plain, Steihaug, TrustRegion
 from secondlook.optim.oasis import OASIS
@@ -27,4 +28,5 @@ __all__ = [
     "Steihaug",
     "TrustRegion",
     "compiled_step",
+    "data_parallel",
 ]

@@ -80,6 +80,8 @@ class SecondOrder(Checked):
     keep asking for an estimate.
 
     Mixed precision: autocast to bfloat16. A gradient scaler would rescale the gradients and not the curvature.
+
+    Several processes: `data_parallel`. DistributedDataParallel alone averages gradients and not the curvature.
     """
 
     KEPT: tuple[str, ...]  # tensors in the state of a parameter, zero at the start
@@ -98,6 +100,7 @@ class SecondOrder(Checked):
             generator = torch.Generator(device).manual_seed(SEED)
         self.diagonal = diagonal
         self.generator = generator
+        self.replicas = None  # the `Replicas` of `data_parallel`
         self._curvature: dict[Tensor, Tensor] | None = None  # D since the last step; None: no backward since then
 
     def _update(self, group: dict, params: list[Tensor], curvature: dict[Tensor, Tensor]) -> None:
@@ -111,6 +114,10 @@ class SecondOrder(Checked):
         optimiser's own parameters get gradients; these carry no graph. `curvature_of` is what the curvature is estimated from,
         if not from `loss`: the loss of a part of the batch, from a forward pass of its own; the logits, for
         `GaussNewtonBartlett`; or an `Objective`, for estimators that take it apart.
+
+        A gradient reaches `.grad` as in `loss.backward()`, with the hooks that wait for it there, such as those of
+        DistributedDataParallel. A hook on a parameter's gradient itself (`register_hook`) runs wherever that gradient is
+        taken: here, in each product with the Hessian, and on its way to `.grad`.
         """
         if not (isinstance(loss, Tensor) and loss.requires_grad):
             raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")
@@ -122,11 +129,15 @@ class SecondOrder(Checked):
         found = torch.autograd.grad(loss, list(owners), allow_unused=True, **keep) if owners else ()
         gradients = {p: g for p, g in zip(owners, found, strict=True) if g is not None}
         refuse_sparse_and_complex(self, gradients.values())
-        # A gradient left at zero by zero_grad(set_to_none=False), which this loss does not use.
-        gradients |= {p: torch.zeros_like(p) for p in owners if p.grad is not None and p not in gradients}
-        due = [p for p in gradients if self._due(p, owners[p])]
+        due = [p for p, group in owners.items() if self._due(p, group) and self._used(p, gradients)]
         D = self._estimate(self._source(curvature_of, due, gradients, retain_graph)) if due else {}
-        self._accumulate(gradients, {p: D[p] for p in due})
+        self._keep({p: D[p] for p in due})
+        if gradients:
+            torch.autograd.backward(list(gradients), list(gradients.values()))
+
+    def _used(self, p: Tensor, gradients: dict[Tensor, Tensor]) -> bool:
+        """Whether `p` has a gradient: of this loss, left at zero by zero_grad(set_to_none=False), or on another rank."""
+        return p in gradients or p.grad is not None or self.replicas is not None
 
     @property
     def _from_logits(self) -> bool:
@@ -154,26 +165,24 @@ class SecondOrder(Checked):
         if self._from_logits:
             return GraphLogits(given, due, retain_graph)
         if given is None:
-            return GraphHessian([gradients[p] for p in due], due, retain_graph)
+            return GraphHessian([gradients[p] if p in gradients else torch.zeros_like(p) for p in due], due, retain_graph)
         g = torch.autograd.grad(given, due, create_graph=True, allow_unused=True, materialize_grads=True)
         return GraphHessian(g, due, retain_graph)
 
     def _estimate(self, H: Operator | GraphLogits) -> dict[Tensor, Tensor]:
         """D of each parameter."""
-        return dict(zip(H.params, self.diagonal(H, self.generator), strict=True))
+        generator = self.generator if self.replicas is None else self.replicas.source(self.generator)
+        return dict(zip(H.params, self.diagonal(H, generator), strict=True))
 
     @torch.no_grad()
-    def _accumulate(self, gradients: dict[Tensor, Tensor], curvature: dict[Tensor, Tensor]) -> None:
+    def _keep(self, curvature: dict[Tensor, Tensor]) -> None:
+        """Add D to what earlier passes left, before the gradients come: a parameter without one skipped its last step."""
+        if self.replicas is not None:
+            self.replicas.wait()
         kept = self._curvature or {}
-        for p, g in gradients.items():
-            if p.grad is None:
-                p.grad = g.clone()  # two gradients, or a gradient and a constant of the loss, may share memory
-                kept.pop(p, None)  # of a step that was skipped
-            else:
-                p.grad.add_(g)
-        for p, D in curvature.items():
-            kept[p] = kept[p] + D if p in kept else D
-        self._curvature = kept
+        self._curvature = {p: kept[p] + D if p in kept and p.grad is not None else D for p, D in curvature.items()}
+        if self.replicas is not None:
+            self.replicas.start(self._curvature)
 
     def _due(self, p: Tensor, group: dict) -> bool:
         return p not in self.state or self.state[p]["step"] % group["every"] == 0
@@ -195,6 +204,8 @@ class SecondOrder(Checked):
         for group, params in zip(self.param_groups, active, strict=True):
             if self._curvature is None or any(self._due(p, group) and p not in self._curvature for p in params):
                 raise RuntimeError("no curvature for this step: call optimizer.backward(loss), not loss.backward(), before it")
+        if self.replicas is not None:
+            self.replicas.finish(self._curvature)
         for p in (p for params in active for p in params):
             self._advance(p, p in self._curvature)
         self._updates([(group, ps) for group, ps in zip(self.param_groups, active, strict=True) if ps], self._curvature)
@@ -239,4 +250,7 @@ class SecondOrder(Checked):
         self._curvature = None
 
     def __getstate__(self) -> dict:
-        return super().__getstate__() | {name: getattr(self, name) for name in self.OWN}
+        own = {name: getattr(self, name) for name in self.OWN} | {"replicas": None}
+        if self.replicas is not None:
+            own["_curvature"] = None  # it may be on its way between ranks
+        return super().__getstate__() | own

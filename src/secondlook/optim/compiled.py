@@ -35,8 +35,8 @@ def compiled_step(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """`step(x, y) -> loss`: one step of `optimizer` on criterion(model(x), y), compiled by a backend of torch.compile.
 
-    Raises ValueError unless the optimiser has one group and `diagonal=Hutchinson()`, one probe of signs, and holds all of the
-    model's trainable parameters and no others.
+    Raises ValueError unless the optimiser has one group and `diagonal=Hutchinson()`, one probe of signs, holds all of the
+    model's trainable parameters and no others, and is not data-parallel.
     """
     names = {p: name for name, p in model.named_parameters() if p.requires_grad}
     group, *others = optimizer.param_groups
@@ -44,6 +44,8 @@ def compiled_step(
         raise ValueError("optimizer must hold the model's trainable parameters in one group, and no others")
     if optimizer.diagonal != ONE_PROBE:
         raise ValueError("optimizer must have diagonal=Hutchinson(), one probe of signs, to be compiled")
+    if optimizer.replicas is not None:
+        raise ValueError("optimizer must not be data-parallel to be compiled")
     params, sizes = group["params"], [p.numel() for p in group["params"]]
     theta = {names[p]: p.detach() for p in params}  # shares memory with the parameters
     buffers = dict(model.named_buffers())

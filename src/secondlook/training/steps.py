@@ -63,11 +63,17 @@ def captured_step(
     its buffers stay allocated. The operations are those of the eager step, and so are probes and numbers, but for the
     algorithms that libraries choose. The loss returned is overwritten by the next step.
 
-    Raises ValueError for parameters that are not on a GPU, and for K-FAC, whose hooks a replay does not call.
+    Raises ValueError for parameters or a generator that are not on a GPU, for K-FAC, whose hooks a replay does not call, and
+    for a data-parallel optimiser, whose curvature it would not average.
     """
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    if isinstance(optimizer, KFAC) or any(p.device.type != "cuda" for p in params):
-        raise ValueError(f"optimizer must be none of K-FAC and hold parameters on a GPU to be captured, got {optimizer!r}")
+    devices = {p.device.type for p in params}
+    if isinstance(optimizer, SecondOrder):
+        devices.add(optimizer.generator.device.type)
+    if isinstance(optimizer, KFAC) or devices != {"cuda"}:
+        raise ValueError("optimizer must not be K-FAC and must have parameters and generator on a GPU, to be captured")
+    if getattr(optimizer, "replicas", None) is not None:
+        raise ValueError("optimizer must not be data-parallel to be captured")
     graphs: dict[object, Captured] = {}
     seen: dict[object, int] = {}
     side = torch.cuda.Stream()
@@ -80,14 +86,14 @@ def captured_step(
         return loss
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        kind = (x.shape, curvature_is_due(optimizer))
+        kind = (x.shape, x.dtype, due(optimizer))
         if kind in graphs:
             loss = graphs[kind].replay(optimizer, x, y)
         elif seen.setdefault(kind, 0) < WARM_UP:
             seen[kind] += 1
             loss = eager(x, y)
         else:
-            graphs[kind] = Captured.of(optimizer, x, y, lambda x, y: differentiate(optimizer, model, criterion, x, y))
+            graphs[kind] = Captured.of(optimizer, x, y, lambda x, y: differentiate(optimizer, model, criterion, x, y), side)
             loss = graphs[kind].replay(optimizer, x, y)
         optimizer.step()
         return loss
@@ -107,14 +113,14 @@ class Captured:
     curvature: dict[Tensor, Tensor] | None
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, compute: Step) -> "Captured":
-        """Of `compute`, the optimiser's gradients and curvature included. Nothing is computed yet."""
+    def of(cls, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, compute: Step, side) -> "Captured":
+        """Of `compute`, on the stream `side`, the optimiser's gradients and curvature included. Nothing is computed yet."""
         x, y = x.clone(), y.clone()
         graph = torch.cuda.CUDAGraph()
         if isinstance(optimizer, SecondOrder):
             graph.register_generator_state(optimizer.generator)  # each replay draws the numbers that come next
         optimizer.zero_grad()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             loss = compute(x, y)
         params = [p for group in optimizer.param_groups for p in group["params"]]
         gradients = {p: p.grad for p in params if p.grad is not None}
@@ -132,11 +138,11 @@ class Captured:
         return self.loss
 
 
-def curvature_is_due(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the next step has an estimate of curvature."""
+def due(optimizer: torch.optim.Optimizer) -> tuple[bool, ...]:
+    """Of each parameter of an optimiser of second order, whether its curvature is estimated in the next step."""
     if not isinstance(optimizer, SecondOrder):
-        return False
-    return any(optimizer._due(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+        return ()
+    return tuple(optimizer._due(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
 
 
 def price(optimizer: torch.optim.Optimizer) -> Cost:
