@@ -4,7 +4,7 @@ import pytest
 
 from secondlook.cli import parser
 
-VERBS = ["list", "run", "summarise", "figure", "claims", "report", "readme", "record", "import", "data", "doctor"]
+VERBS = ["list", "run", "summarise", "figure", "claims", "report", "readme", "record", "import", "compare", "data", "doctor"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -50,18 +50,6 @@ def test_bad_input_is_one_line(project, words, line):
 def test_a_bad_experiment_is_one_line(project, text, line):
     project.write("experiments/demo/config.yaml", text)
     assert project.mistake("run", "demo", "--data-root", "data") == line
-
-
-@pytest.mark.parametrize(
-    "data, line",
-    [
-        (b"title: \xff\n", "experiments/demo/config.yaml is not UTF-8 text: byte 7"),
-        (b"#" * (2 << 20), "experiments/demo/config.yaml is too large for a configuration: 2097152 bytes, at most 1048576"),
-    ],
-)
-def test_a_file_that_is_no_text_is_one_line(project, data, line):
-    (project.folder / "experiments/demo/config.yaml").write_bytes(data)
-    assert project.mistake("run", "demo") == line
 
 
 def test_a_stage_that_needs_a_gpu_never_runs_on_the_cpu(project):

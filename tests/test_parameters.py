@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from secondlook.errors import Mistake
 from secondlook.study import parameters as p
@@ -54,28 +52,6 @@ def test_bad_values_are_one_line(change, message):
 def test_a_missing_value_is_named():
     with pytest.raises(Mistake, match="'lr' is missing in FILE"):
         p.build(Params, {k: v for k, v in GOOD.items() if k != "lr"}, "FILE")
-
-
-json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-)
-
-
-@given(st.dictionaries(st.sampled_from([*GOOD, "x"]), json_like))
-def test_anything_is_an_object_or_one_line(values):
-    try:
-        assert isinstance(p.build(Params, GOOD | values, "FILE"), Params)
-    except Mistake as refusal:
-        assert "\n" not in str(refusal)
-
-
-@given(st.text(max_size=60))
-def test_any_text_is_yaml_or_one_line(text):
-    try:
-        parse_yaml(text, "FILE")
-    except Mistake as refusal:
-        assert "\n" not in str(refusal) and "FILE" in str(refusal)
 
 
 def test_yaml_reads_exponents_and_refuses_repeated_keys():

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import time
 
@@ -231,29 +230,6 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
 
 def test_smoke_scale_runs_every_stage_on_the_cpu(with_gpu):
     assert "run_demo" in planned(with_gpu, "--config", "scale=smoke", "device=cpu")
-
-
-def test_after_a_kill_the_next_run_recovers(project):
-    project.write("README.md", README)
-    project.replace("experiments/demo/config.yaml", "pause: 0.0", "pause: 2.0")
-    killed = subprocess.Popen(
-        **project.command("snakemake", "--cores", "2"),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    lock = project.folder / "results/raw/demo/.slow.csv.lock"
-    deadline = time.monotonic() + 120
-    while not lock.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert not (project.folder / "results/raw/demo/slow.csv").exists()
-    done = project.snakemake(check=False)
-    assert done.returncode != 0 and "--unlock" in done.stderr
-    project.snakemake("--unlock")
-    project.snakemake()
-    assert (project.folder / "results/report/report.pdf").exists()
 
 
 def test_snakemakes_own_report_has_captions(built):

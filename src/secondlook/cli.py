@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from secondlook.errors import Mistake, OutOfTime
-from secondlook.study.experiment import SCALES, Experiment, experiments
+from secondlook.study.experiment import SCALES, Experiment, experiments, parameters
 from secondlook.study.parent import PARENT, end_with
 
 OUT_OF_TIME = 75  # exit status: not done, try again (EX_TEMPFAIL of sysexits.h)
@@ -60,6 +60,7 @@ def run(options) -> None:
         raise Mistake(f"--workers must be a positive integer, got {options.workers}")
     for setting in settings:
         check_needs(setting, data_folder(options.data_root), options.device)
+        parameters(experiment, setting)
     _limit_threads(options.threads)
     deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
     for done, setting in enumerate(settings):
@@ -74,6 +75,11 @@ def _limit_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _begin_worker(threads: int | None, parent: int) -> None:
+    _limit_threads(threads)
+    end_with(parent)
 
 
 def _destination(options, setting) -> Path:
@@ -110,7 +116,8 @@ def _run_stage(experiment, setting, out: Path, deadline: float | None, options) 
             place.check_time()
             with unfinished.part(place, experiment, setting) if keeps else nullcontext([]) as earlier:
                 if keeps and options.workers > 1:
-                    run_seeds_together(experiment, setting, place, options.workers, partial(_limit_threads, options.threads))
+                    begin = partial(_begin_worker, options.threads, os.getpid())
+                    run_seeds_together(experiment, setting, place, options.workers, begin)
                 table = run_setting(experiment, setting, place, lambda seeds: watch(seeds, setting.name))
         except OutOfTime as stop:
             kept = f"; {cells.finished(place.work)} finished cells of {setting.name} are kept in {place.work}"

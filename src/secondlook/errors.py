@@ -1,8 +1,15 @@
 """The exceptions that reach a user."""
 
+LONGEST = 1000  # characters of a line: it may quote a value from a damaged file
+
 
 class Mistake(Exception):
-    """Something that the user can put right. Its text is one line; the command line prints it and exits with status 1."""
+    """Something that the user can put right. Its text is one line, whatever is quoted in it; the command line prints it and
+    exits with status 1."""
+
+    def __init__(self, text: str):
+        line = " ".join(text.splitlines())
+        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
 
 
 class OutOfTime(Exception):

@@ -1,5 +1,6 @@
 # What the rules share: the checked configuration, the experiments, and which files each step depends on.
 
+import os
 import re
 import shlex
 import sys
@@ -7,12 +8,14 @@ from pathlib import Path
 
 from secondlook.errors import Mistake
 from secondlook.study.experiment import experiments
-from secondlook.study.needs import data_folder
+from secondlook.study.needs import data_folder, device_of
+from secondlook.study.parent import PARENT
 from secondlook.study.records import unrecorded
 from secondlook.study.schema import check
 from secondlook.study.sources import PACKAGE, sources
 
 ROOT = Path()
+os.environ[PARENT] = str(os.getpid())  # a job ends with the workflow that started it, however that one ended
 PYTHON = shlex.quote(sys.executable)
 
 
@@ -65,6 +68,27 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+# What a job asks of a cluster: MiB of memory, minutes, GPUs; cores are its rule's threads. One machine asks for nothing.
+ASKS = {
+    "drawing": {"mem_mb": 4000, "runtime": 15, "gpu": 0},  # figures and paper: below 1 GiB and a minute
+    "stage": {"mem_mb": 4000, "runtime": 30, "gpu": 0},  # below 1 GiB and a few minutes
+    "recorded": {"mem_mb": 8000, "runtime": 240, "gpu": 0},  # up to 4.7 GiB and 40 minutes, their records say
+    "gpu": {"mem_mb": 16000, "runtime": 1440, "gpu": 1},  # hours; one that runs out of time goes on when it is asked for again
+}
+
+
+def kind(stage):
+    """Which row of ASKS a stage is."""
+    if device_of(STAGES[stage], DEVICE) == "cuda":
+        return "gpu"
+    return "recorded" if stage in config["recorded"] else "stage"
+
+
+def asked(resource):
+    """What a stage asks for of a resource, as a function of the wildcards."""
+    return lambda w: ASKS[kind(w.stage)][resource]
+
+
 def tables(experiment):
     """The raw tables of an experiment, each followed by its record; none of a stage that is left out."""
     stages = [stage for stage, setting in STAGES.items() if setting.experiment == experiment.name and stage not in UNRECORDED]
@@ -101,3 +125,13 @@ RECORDED_FILES = [f"results/recorded/{stage}.{kind}" for stage in RECORDED for k
 
 wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
+
+
+# On a cluster these run where Snakemake does: they take seconds, and `data` may need a network.
+localrules:
+    data,
+    import_recorded,
+    summarise,
+    judge,
+    claims,
+    readme,

@@ -24,6 +24,8 @@ for experiment in EXPERIMENTS.values():
             ],
         log:
             f"{RESULTS}/logs/figures/{experiment.name}.log",
+        resources:
+            **ASKS["drawing"],
         params:
             experiment=experiment.name,
         shell:

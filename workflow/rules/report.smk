@@ -15,6 +15,8 @@ rule paper:
         PAPER[1:],
     log:
         f"{RESULTS}/logs/paper.log",
+    resources:
+        **ASKS["drawing"],
     shell:
         "{PYTHON} -m secondlook report --scale {SCALE} > {log} 2>&1"
 

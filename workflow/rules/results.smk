@@ -14,6 +14,8 @@ if SCALE == "smoke":
             log:
                 f"{RESULTS}/logs/run/{experiment.name}.log",
             threads: 1
+            resources:
+                **ASKS["stage"] | {"gpu": int(DEVICE == "cuda")},
             params:
                 settings=[STAGES[f"{experiment.name}/{case}"].digest for case in experiment.cases],
                 experiment=experiment.name,
@@ -33,6 +35,10 @@ rule run_stage:
     wildcard_constraints:
         stage=one_of(set(STAGES) - set(RECORDED) if SCALE == "paper" else []),
     threads: 1
+    resources:
+        mem_mb=asked("mem_mb"),
+        runtime=asked("runtime"),
+        gpu=asked("gpu"),
     params:
         settings=lambda w: STAGES[w.stage].digest,
         experiment=lambda w: STAGES[w.stage].experiment,

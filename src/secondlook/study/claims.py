@@ -20,10 +20,11 @@ A claim may name cases that it `requires`: while one of them is unrecorded, the 
 """
 
 import re
+from pathlib import Path
 
 from secondlook.errors import Mistake
 from secondlook.study.experiment import Experiment
-from secondlook.study.files import read_yaml
+from secondlook.study.files import read_json, read_yaml
 from secondlook.study.measures import Summary
 from secondlook.study.parameters import known_keys
 from secondlook.study.schema import check
@@ -108,6 +109,17 @@ def judge_all(judged: list[tuple[Experiment, Summary]]) -> list[dict]:
     if repeated:
         raise Mistake(f"claims.yaml: the id {min(repeated)} is used twice")
     return sorted(found, key=by_id)
+
+
+def read_claims(path: Path) -> list[dict]:
+    """The verdicts of claims.json, as `judge_all` gave them."""
+    claims = read_json(path)
+    try:
+        for claim in claims:
+            f"{claim['id']:4}{claim['verdict']:20}{measured_text(claim):36}{claim['n']:<6}{claim['statement']}"
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Mistake(f"{path} is damaged: make it again with 'claims'") from error
+    return claims
 
 
 def measured_text(claim: dict) -> str:

@@ -7,15 +7,19 @@ A source is looked for in the folder of the data sets, in this order:
     the originals    `cifar-10-batches-py` as torchvision keeps it, or else downloaded by torchvision, which checks its digests
 
 An image folder is `{train,test}/<class>/*.jpg` or `.png`; what else lies there is ignored, and the images of a class come in
-the order of their sorted names. The folder of the data sets is only read: the array file, and a download if there has to be
-one, go to `data` in the project. Pillow decodes, as it imports in a moment; torchvision, which brings it along, takes seconds.
+the order of their sorted names. An archive is read member by member and never unpacked to disk; one with members that lead out
+of it, that are links in the place of images, or that are more or larger than any copy of CIFAR-10's is refused.
+
+The folder of the data sets is only read: the array file, and a download if there has to be one, go to `data` in the project.
+Pillow decodes, as it imports in a moment; torchvision, which brings it along, takes seconds.
 """
 
 import io
+import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +32,7 @@ from secondlook.study.progress import watch
 JPEG, PNG = {".jpg", ".jpeg"}, {".png"}
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 ORIGINAL, REENCODED, COPIED = "original", "re-encoded JPEG", "PNG of unchecked origin"
+MOST_BYTES, MOST_MEMBERS, LARGEST_IMAGE = 1 << 29, 200_000, 1 << 16  # unpacked; the images as PNG take a third, and 3 kB each
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error, OSError)
 
 
@@ -82,7 +87,8 @@ def _image_folder(source: Path) -> tuple[np.ndarray, str, str]:
 
 
 def _members(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every image of an image folder or archive: those whose path ends in {train,test}/<class>/<image>."""
+    """Name and content of every image of an image folder or archive: those whose path ends in {train,test}/<class>/<image>.
+    Raises Mistake for an archive that is not to be trusted, before it reads the member that says so."""
     from secondlook.problems.images import CLASSES, COUNT
 
     def wanted(name: str) -> bool:
@@ -95,12 +101,30 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
             yield from ((str(file.relative_to(source)), read(file)) for file in path.glob("*") if wanted(file.as_posix()))
     elif source.suffix == ".zip":
         with zipfile.ZipFile(source) as archive:
-            yield from ((name, archive.read(name)) for name in archive.namelist() if wanted(name))
+            links = (stat.S_ISLNK(info.external_attr >> 16) for info in archive.infolist())
+            members = ((i.filename, i.file_size, link, i) for i, link in zip(archive.infolist(), links, strict=True))
+            yield from ((name, archive.read(info)) for name, info in _trusted(members, source, wanted))
     else:
         with tarfile.open(source) as archive:
-            for member in archive:
-                if member.isfile() and wanted(member.name):
-                    yield member.name, archive.extractfile(member).read()
+            members = ((member.name, member.size, not member.isreg(), member) for member in archive if not member.isdir())
+            yield from ((name, archive.extractfile(member).read()) for name, member in _trusted(members, source, wanted))
+
+
+def _trusted(members: Iterable[tuple], source: Path, wanted: Callable[[str], bool]) -> Iterator[tuple]:
+    """Name and handle of the wanted among the members of an archive, given as (name, bytes, whether it is a link, handle)."""
+    total = 0
+    for count, (name, size, link, member) in enumerate(members, 1):
+        total += size
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise Mistake(f"{source} is refused: its member {name} leads out of it")
+        if count > MOST_MEMBERS or total > MOST_BYTES:
+            raise Mistake(f"{source} is refused: it holds more than {MOST_MEMBERS} members or {MOST_BYTES} bytes")
+        if wanted(name):
+            if link or size > LARGEST_IMAGE:
+                what = "is a link" if link else f"unpacks to {size} bytes, more than {LARGEST_IMAGE}"
+                raise Mistake(f"{source} is refused: its member {name} {what}")
+            yield name, member
 
 
 def _decode(content: bytes, where: str) -> np.ndarray:

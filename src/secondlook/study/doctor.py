@@ -9,9 +9,8 @@ from pathlib import Path
 
 from secondlook.errors import Mistake
 from secondlook.study.experiment import experiments
-from secondlook.study.files import read_yaml
 from secondlook.study.needs import check_needs, data_folder
-from secondlook.study.records import unrecorded
+from secondlook.study.records import recorded_stages, unrecorded
 
 NEEDED = {
     "torch": "runs the experiments",
@@ -35,7 +34,7 @@ def examine(root: Path, data_root: str | None) -> Iterator[str]:
     yield f"device       {_device()}"
     folder = data_folder(data_root)
     yield f"data         {folder}: {_contents(folder)}"
-    recorded = read_yaml(root / "config" / "config.yaml")["recorded"]
+    recorded = recorded_stages(root)
     for experiment in experiments(root):
         for case in experiment.cases:
             setting = experiment.setting(case)

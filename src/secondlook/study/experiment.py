@@ -18,7 +18,6 @@ import hashlib
 import importlib
 import inspect
 import json
-import os
 import re
 import sys
 import typing
@@ -34,7 +33,6 @@ import pandas as pd
 from secondlook.errors import Mistake
 from secondlook.study.files import parse_yaml, read_yaml
 from secondlook.study.parameters import Count, PositiveInt, build, known_keys, mapping
-from secondlook.study.parent import end_with
 from secondlook.study.place import Place
 from secondlook.study.sources import sources
 
@@ -218,10 +216,14 @@ def run(experiment: Experiment, setting: Setting, place: Place | None = None, wa
 
 def _rows(experiment: Experiment, setting: Setting, seed: int, place: Place | None) -> Iterable[dict] | pd.DataFrame:
     """What the function of the case gives for one seed."""
-    function = experiment.function(setting.case)
-    first = next(iter(typing.get_type_hints(function).values()))
-    params = build(first, setting.parameters, str(experiment.folder / "config.yaml"))
-    return function(params, seed, *([place] if experiment.takes_place(setting.case) else []))
+    where = [place] if experiment.takes_place(setting.case) else []
+    return experiment.function(setting.case)(parameters(experiment, setting), seed, *where)
+
+
+def parameters(experiment: Experiment, setting: Setting):
+    """The parameters of a stage as its function takes them. Raises Mistake where one is missing, unknown or of a wrong kind."""
+    kind = next(iter(typing.get_type_hints(experiment.function(setting.case)).values()))
+    return build(kind, setting.parameters, str(experiment.folder / "config.yaml"))
 
 
 def run_seeds_together(experiment: Experiment, setting: Setting, place: Place, workers: int, begin: Callable[[], None]) -> None:

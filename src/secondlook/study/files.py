@@ -15,7 +15,7 @@ import yaml
 
 from secondlook.errors import Mistake
 
-LARGEST_YAML = 1 << 20  # bytes; no file that a person writes here comes near it
+LARGEST_YAML = 1 << 20  # bytes, and values with every alias written out; no file that a person writes here comes near it
 
 
 def sha256(data: bytes) -> str:
@@ -31,20 +31,27 @@ def read(path: Path) -> bytes:
 
 def write(path: Path, data: str | bytes) -> None:
     """Put `data` at `path` in one atomic step. After a failure the old file is still there, and nothing else."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write_together({Path(path): data})
+
+
+def write_together(contents: dict[Path, str | bytes]) -> None:
+    """As `write` for several files: none takes its place before all of them are on the disk."""
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, data in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporaries[path], "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
     except OSError as error:
         raise Mistake(f"cannot write {path}: {error.strerror}") from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        for temporary in temporaries.values():
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -69,6 +76,10 @@ def sole_writer(path: Path):
         yield
 
 
+# What the loader raises for text that is no YAML, or for a value that its tag does not fit, such as `!!bool maybe`.
+FAULTS_OF_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML with the numbers of version 1.2 (1e-3 is a number) and without repeated keys."""
 
@@ -88,13 +99,48 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str):
+    """The value of a YAML text. `where` names it in the line that says what is wrong with it."""
     try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _values(node, {}) > LARGEST_YAML:
+            raise Mistake(f"{where} is too large for a configuration: its aliases stand for more than {LARGEST_YAML} values")
+        value = loader.construct_document(node)
+        _check_plain(value)
+        return value
+    except FAULTS_OF_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or (str(error) or type(error).__name__).splitlines()[0]
         raise Mistake(f"{where}{line} is not valid YAML: {reason}") from error
+
+
+def _check_plain(value) -> None:
+    """Refuse what JSON has not: dates, sets, bytes, and keys that are no text."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is no text")
+            _check_plain(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(inner)
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError(f"{value!r} is neither a text, a number, a list nor a table")
+
+
+def _values(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
+    """How many values `node` stands for when every alias in it is written out. `known`: of nodes seen, None while inside."""
+    if node not in known:
+        known[node] = None
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        parts = [part for item in inner for part in (item if isinstance(item, tuple) else [item])]
+        known[node] = 1 + sum(_values(part, known) for part in parts)
+    if known[node] is None:
+        raise yaml.constructor.ConstructorError(None, None, "a value that contains itself", node.start_mark)
+    return known[node]
 
 
 def read_yaml(path: Path):
@@ -123,5 +169,5 @@ def to_json(value) -> str:
 def read_json(path: Path):
     try:
         return json.loads(read(path))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no JSON, a number of thousands of digits; brackets without end
         raise Mistake(f"{path} is damaged: it is not valid JSON") from error

@@ -11,7 +11,7 @@ A parameter's type is its check. The types below are `Annotated` with a sentence
 
 import dataclasses
 import difflib
-import math
+import sys
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -32,7 +32,8 @@ def _integer(x) -> bool:
 
 
 def _number(x) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+    """Whether x is a number that a float can hold: an int may be too large, a float infinite or nan."""
+    return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= sys.float_info.max
 
 
 PositiveInt = Annotated[int, Must("be a positive integer", lambda x: _integer(x) and x > 0)]

@@ -18,10 +18,36 @@ import pandas as pd
 
 from secondlook.errors import Mistake
 from secondlook.study.experiment import COLUMNS, Experiment, Setting
+from secondlook.study.files import read_yaml
 from secondlook.study.sources import digests
 from secondlook.study.tables import read_table
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas")
+
+
+FIELDS = {
+    "experiment": str,
+    "case": str,
+    "scale": str,
+    "settings": dict,
+    "settings_digest": str,
+    "commit": str | None,
+    "dirty": bool | None,
+    "sources": dict,
+    "data": dict,
+    "versions": dict,
+    "device": str,
+    "processor": str,
+}
+
+
+def read_result(path: Path) -> tuple[pd.DataFrame, dict]:
+    """The rows of a stage and their record. Raises Mistake where they are damaged or lack what every result has."""
+    table, record = read_table(path)
+    lacking = [name for name, kind in FIELDS.items() if not isinstance(record.get(name, ...), kind)]
+    if lacking or not set(COLUMNS) <= set(table):
+        raise Mistake(f"{path} is no result of a stage: {', '.join(lacking) or 'its columns'} missing or of another kind")
+    return table, record
 
 
 def _git(root: Path, *words: str) -> str | None:
@@ -128,6 +154,16 @@ def recorded_path(root: Path, setting: Setting) -> Path:
     return Path(root) / "results" / "recorded" / setting.experiment / f"{setting.case}.csv"
 
 
+def recorded_stages(root: Path) -> list[str]:
+    """The stages whose results are read from results/recorded: 'recorded' in config/config.yaml."""
+    path = Path(root) / "config" / "config.yaml"
+    config = read_yaml(path)
+    stages = config.get("recorded") if isinstance(config, dict) else None
+    if not (isinstance(stages, list) and all(isinstance(stage, str) for stage in stages)):
+        raise Mistake(f"'recorded' in {path} must be a list of stages")
+    return stages
+
+
 def unrecorded(root: Path, folder: Path, setting: Setting) -> bool:
     """Whether a stage needs a GPU and has no result yet: none computed here, none recorded."""
     known = (raw_path(folder, setting), recorded_path(root, setting))
@@ -138,7 +174,8 @@ def check_settings(path: Path, record: dict, setting: Setting) -> None:
     """Refuse a record of a run with other settings, and name what differs."""
     if record.get("settings_digest") == setting.digest:
         return
-    old, new = record.get("settings") or {}, setting.values
+    old, new = record.get("settings"), setting.values
+    old = old if isinstance(old, dict) else {}
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)) or ["experiment or case"]
     raise Mistake(f"{path} holds a run with other settings: {', '.join(differing)}; remove it, or run it again")
 
@@ -150,7 +187,7 @@ def read_experiment(folder: Path, experiment: Experiment, scale: str) -> pd.Data
     for setting in (experiment.setting(case, scale) for case in experiment.cases):
         if not unrecorded(experiment.root, folder, setting):
             path = raw_path(folder, setting)
-            table, record = read_table(path)
+            table, record = read_result(path)
             check_settings(path, record, setting)
             tables.append(table)
     return pd.concat(tables[1:] or tables, ignore_index=True)
@@ -164,7 +201,8 @@ def missing_cases(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
 def changed_sources(experiment: Experiment, record: dict) -> list[str]:
     """Names of the sources that are not what they were when `record` was made."""
     now = digests(experiment.sources("experiment"), experiment.root)
-    then = record.get("sources") or {}
+    then = record.get("sources")
+    then = then if isinstance(then, dict) else {}
     return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from secondlook.errors import Mistake
-from secondlook.study.files import read, read_json, sha256, to_json, write
+from secondlook.study.files import read, read_json, sha256, to_json, write_together
 
 
 def write_table(path: Path, table: pd.DataFrame, record: dict) -> None:
-    """Write the record, then the table: a table that is there has a record that describes it."""
+    """Write the table and its record, both or neither: on a full disk the old ones stay together."""
     data = table.to_csv(index=False).encode()
-    write(beside(path), to_json({**record, "rows": len(table), "sha256": sha256(data)}))
-    write(path, data)
+    write_together({beside(path): to_json({**record, "rows": len(table), "sha256": sha256(data)}), Path(path): data})
 
 
 def read_table(path: Path) -> tuple[pd.DataFrame, dict]:
@@ -26,7 +25,10 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict]:
     record, data = read_json(beside(path)), read(path)
     if not isinstance(record, dict) or record.get("sha256") != sha256(data):
         raise Mistake(f"{path} does not match its record: it was edited or is incomplete; remove it, and it is made again")
-    return pd.read_csv(BytesIO(data)), record
+    try:
+        return pd.read_csv(BytesIO(data)), record
+    except (ValueError, OverflowError) as error:  # pandas' own faults are ValueErrors
+        raise Mistake(f"{path} holds no table: {error}") from error
 
 
 def beside(path: Path) -> Path:

@@ -1,0 +1,113 @@
+"""Times of steps, their floor, and images a second."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from secondlook.reporting import style
+
+from .selections import CAPTURED, EAGER, NETWORKS, ON_DEVICE, PRECISIONS, epochs, floors, times, together
+
+COLOURS = ("Adam", "damped Newton", "trust-region Newton", "AdaHessian")  # from the most bits to the fewest
+PRECISION = {name: style.COLOUR[colour] for name, colour in zip(PRECISIONS, COLOURS, strict=True)}
+MARKER = {EAGER: "o", CAPTURED: "D"}
+COLOUR = {"SGD": style.COLOUR["SGD"], "AdaHessian": style.COLOUR["AdaHessian"]}
+
+
+def _lines(panel, names: list[str]) -> None:
+    """One line of the panel for each name, the first on top."""
+    panel.set_yticks(range(len(names)), labels=names)
+    panel.set_ylim(len(names) - 0.4, -0.6)
+    panel.grid(axis="y", visible=False)
+
+
+def _log(panel) -> None:
+    """A logarithmic axis of milliseconds with plain numbers."""
+    panel.set(xscale="log")
+    low, high = panel.get_xlim()
+    ticks = [digit * 10.0**power for power in range(-6, 6) for digit in (1, 2, 5)]
+    panel.set_xticks([tick for tick in ticks if low <= tick <= high])
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.minorticks_off()
+
+
+def steps(rows: pd.DataFrame) -> Figure:
+    """Shows: milliseconds of a step by optimiser and precision, eager and captured; every round is a dot.
+
+    Requires: cases resnet20 and resnet32, metric milliseconds.
+    """
+    figure, panels = style.axes(1, 2, height=3.4, sharey=True)
+    order = list(dict.fromkeys(times(rows, "resnet20").columns.get_level_values("method")))
+    for panel, (case, name) in zip(panels, NETWORKS.items(), strict=True):
+        table = times(rows, case)
+        for method, mode, precision in table:
+            line = order.index(method) + 0.18 * (list(PRECISION).index(precision) - 1.5)
+            x = table[method, mode, precision]
+            panel.plot(x, [line] * len(x), MARKER[mode], color=PRECISION[precision], alpha=0.6, markeredgewidth=0)
+        panel.set(title=name, xlabel="milliseconds a step")
+        _log(panel)
+        _lines(panel, order)
+    for name, colour in PRECISION.items():
+        panels[0].plot([], [], "s", color=colour, label=name)
+    for mode, marker in MARKER.items():
+        panels[0].plot([], [], marker, color=style.INK, label=mode)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def floor(rows: pd.DataFrame) -> Figure:
+    """Shows: the captured step, and what its operations and its bytes take at the rates that the device reached.
+
+    Requires: case floor.
+    """
+    figure, panel = style.axes(height=2.6)
+    table = floors(rows)
+    cells = [
+        (method, precision) for method in COLOUR for precision in PRECISION if (method, precision) in table.index.droplevel(0)
+    ]
+    for line, (method, precision) in enumerate(cells):
+        found = table.xs((method, precision), level=["method", "precision"])
+        first = line == 0
+        panel.plot(found.step, [line] * len(found), "o", color=COLOUR[method], alpha=0.6, markeredgewidth=0)
+        panel.plot(found.operations.median(), line, "|", color=style.INK, markersize=9, label="operations" if first else None)
+        panel.plot(found.bytes.median(), line, "x", color=style.INK, label="bytes" if first else None)
+    panel.plot([], [], "o", color=style.GREY, label="step")
+    panel.set(xlabel="milliseconds")
+    _log(panel)
+    _lines(panel, [f"{method}, {precision}" for method, precision in cells])
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def throughput(rows: pd.DataFrame) -> Figure:
+    """Shows: images a second over whole epochs, preparation included, here and in the usual loop; every round is a dot.
+
+    Requires: case epochs.
+    """
+    figure, panel = style.axes(height=2.4)
+    table = epochs(rows)
+    order = list(table.median().sort_values(ascending=False).index)
+    for line, (loop, method, precision) in enumerate(order):
+        x = table[loop, method, precision]
+        colour = COLOUR[method] if loop == ON_DEVICE else style.INK
+        panel.plot(x, [line] * len(x), "o", color=colour, alpha=0.6, markeredgewidth=0)
+        panel.plot([x.median()] * 2, [line - 0.3, line + 0.3], color=colour)
+    panel.set(xlabel="images a second", xlim=(0, None))
+    _lines(panel, [f"{method}, {precision}: {loop}" for loop, method, precision in order])
+    return figure
+
+
+def concurrent(rows: pd.DataFrame) -> Figure:
+    """Shows: images a second of all processes that train at once, by their number; every epoch is a dot.
+
+    Requires: case concurrent.
+    """
+    figure, panel = style.axes(height=2.4, width=style.TEXT_WIDTH * 0.6)
+    for method, colour in COLOUR.items():
+        table = together(rows, method)
+        panel.plot(table.columns, table.median(), color=colour, label=method)
+        for _, line in table.iterrows():
+            panel.plot(table.columns, line, "o", color=colour, alpha=0.6, markeredgewidth=0)
+    panel.set(xlabel="processes", ylabel="images a second, all together", ylim=(0, None))
+    panel.set_xticks(list(table.columns))
+    panel.legend()
+    return figure
