@@ -34,10 +34,13 @@ import torch
 from torch import Tensor
 from torch.nn import Conv2d, Linear, Module, functional
 
+from secondlook.curvature.gauss_newton import drawn_labels
+
 FISHERS = ("empirical", "mc", "exact")
 LIKELIHOODS = ("categorical", "squared")
 
 Factors = tuple[Tensor, Tensor]  # A (in [+ 1], in [+ 1]) and G (out, out)
+Sums = tuple[Tensor, Tensor, int]  # n A and n G of n examples, and n
 
 
 def supported(module: Module) -> bool:
@@ -70,6 +73,11 @@ def has_bias(layer: Module) -> bool:
     return layer.bias is not None and layer.bias.requires_grad
 
 
+def factor_sizes(layer: Module) -> tuple[int, int]:
+    """The sides of A and G: in (times the pixels of the kernel), with the 1 of a trainable bias, and out."""
+    return layer.weight[0].numel() + has_bias(layer), len(layer.weight)
+
+
 def damping_ratio(A: Tensor, G: Tensor) -> float:
     """pi = sqrt( (tr A / dim A) / (tr G / dim G) ), Martens and Grosse (2015), section 6.3; 1 where a trace is zero."""
     a, g = A.diagonal().mean().item(), G.diagonal().mean().item()
@@ -86,7 +94,7 @@ def _inverse(M: Tensor, shift: float) -> Tensor:
     L, info = torch.linalg.cholesky_ex(M + shift * torch.eye(len(M), dtype=M.dtype, device=M.device))
     if info.item():
         raise RuntimeError("a Kronecker factor is singular or not finite: raise damping, or lower lr if the loss diverges")
-    return torch.cholesky_inverse(L)
+    return torch.cholesky_inverse(L).mT  # symmetric; so that its rows are in order, as those of one that was received
 
 
 class Statistics:
@@ -100,7 +108,7 @@ class Statistics:
         self.layers = dict(layers)
         self.watch = True  # of forwards: whether a pass backward may be gathered from
         self.gather = True  # of passes backward
-        self._sums: dict[str, tuple[Tensor, Tensor, int]] = {}
+        self._sums: dict[str, Sums] = {}
         self._passes: dict[str, int] = {}  # in which pass backward a layer was last seen
         self._handles = [layer.register_forward_hook(_Hook(self, name)) for name, layer in self.layers.items()]
 
@@ -112,10 +120,13 @@ class Statistics:
     def clear(self) -> None:
         self._sums, self._passes = {}, {}
 
+    def sums(self) -> dict[str, Sums]:
+        """What was gathered of each layer seen since `clear`."""
+        return {name: self._sums[name] for name in self.layers if name in self._sums}
+
     def factors(self) -> dict[str, Factors]:
         """(A, G) of each layer seen since `clear`."""
-        sums = {name: self._sums[name] for name in self.layers if name in self._sums}
-        return {name: (A / n, G / n) for name, (A, G, n) in sums.items()}
+        return {name: (A / n, G / n) for name, (A, G, n) in self.sums().items()}
 
     def gather_from(self, output: Tensor, fisher: str, likelihood: str, generator: torch.Generator | None) -> None:
         """The passes backward from `output` (N, ...) of a drawn target ('mc') or of all ('exact'); no `.grad` is touched."""
@@ -177,12 +188,12 @@ class _Hook:
 def _drawn(f: Tensor, likelihood: str, generator: torch.Generator | None) -> Iterator[Tensor]:
     """One v in the shape of f, E[v v^T] = S S^T in each example: the derivative of the loss for a target from the model."""
     f = f.detach()
-    device = f.device if generator is None else generator.device
     if likelihood == "categorical":
         p = functional.softmax(f, dim=1)
-        y = torch.multinomial(p.to(device), 1, generator=generator)
-        yield p.scatter_add(1, y.to(f.device), torch.full_like(p[:, :1], -1.0))  # p - one-hot(y)
+        y = drawn_labels(f, generator)[:, None]
+        yield p.scatter_add(1, y, torch.full_like(p[:, :1], -1.0))  # p - one-hot(y)
     else:
+        device = f.device if generator is None else generator.device
         z = torch.empty(f.shape, dtype=f.dtype, device=device).normal_(generator=generator).to(f.device)
         yield math.sqrt(2 / f[0].numel()) * z
 

@@ -11,6 +11,7 @@ from secondlook.optim.distributed import data_parallel
 from secondlook.optim.kfac import KFAC
 from secondlook.optim.newton import Absolute, Damped, Eigen, LevenbergMarquardt, Newton, Plain, Steihaug, TrustRegion
 from secondlook.optim.oasis import OASIS
+from secondlook.optim.placement import Placement
 from secondlook.optim.sophia import Sophia
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Eigen",
     "LevenbergMarquardt",
     "Newton",
+    "Placement",
     "Plain",
     "Sophia",
     "Steihaug",

@@ -38,12 +38,15 @@ from secondlook.curvature.kronecker import (
     Factors,
     Statistics,
     damped_inverses,
+    factor_sizes,
     has_bias,
     supported,
 )
 from secondlook.optim.base import BETA, COUNT, FLAG, NOT_NEGATIVE, POSITIVE, Checked, check, refuse_sparse_and_complex
+from secondlook.optim.placement import Exchange, Placement
 
 SEED = 150305671  # of the drawn targets, where no generator is given: the paper's number
+FACTORS, INVERSES = ("A", "G", "estimates"), ("A_inverse", "G_inverse")  # state of a layer's weight
 POSITIVE_OR_INFINITE = ("a number above zero; math.inf for no clip", lambda x: 0 < x <= math.inf)
 
 
@@ -64,18 +67,29 @@ class KFAC(Checked):
         likelihood      what the output stands for: 'categorical' (mean cross-entropy of logits) or 'squared' (mean square)
         skip            layers to leave to plain SGD; needed for one used twice in a forward, which is refused otherwise
         generator       source of the targets, by default one on the model's device, seeded with SEED; never the global state
+        placement       of a data-parallel run, see below; without one nothing is averaged between processes
 
     The loss must be a mean over examples. Forwards in eval() mode or without gradients leave the factors alone. With
     'empirical' any pass backward counts; several before a step are gathered as one batch, each taken as a mean loss of its own.
     Parameters that are frozen or have no gradient rest; the factors follow a bias that is frozen or released.
 
-    factors         by layer, the running (A, G): `torch.kron(G, A)` is the layer's curvature, rows of [W b] one after the other
+    Data-parallel, with the factors and the work spread over the ranks as `optim.placement` says:
+
+        parallel = DistributedDataParallel(model)
+        optimizer = KFAC(model, placement=Placement(share=0.5))    # and the loop as above, with `parallel(x)`
+
+    DistributedDataParallel averages the gradients; K-FAC averages the factors, once for each estimate, over the examples of
+    all ranks. Parameters and momenta are equal on all ranks to the last bit. Every rank draws targets of its own ('mc').
+
+    factors         by layer, the running (A, G): `torch.kron(G, A)` is the layer's curvature, rows of [W b] in turn.
+                    Data-parallel, those of the layers that this rank owns
+    exchange        data-parallel: who owns what, and the bytes sent so far
     hooks           sit on the layers until `remove_hooks()`. A copy of the model has dead ones; the optimiser itself is not
                     copied or pickled: build one on the copy, and load the state_dict
 
     State of a parameter: `momentum_buffer`; of a layer's weight also `A`, `G`, `A_inverse`, `G_inverse`, `estimates`. With the
-    number of steps and the generator's state, which are in the state_dict too, a run resumes bit for bit. Nothing is averaged
-    between processes.
+    number of steps and the generator's state, which are in the state_dict too, a run resumes bit for bit. Data-parallel,
+    `state_dict` is a collective call that gathers all of it on every rank, so that a run resumes on any number of them.
     """
 
     OPTIONS = {
@@ -107,6 +121,7 @@ class KFAC(Checked):
         likelihood: str = "categorical",
         skip: Iterable[Module] = (),
         generator: torch.Generator | None = None,
+        placement: Placement | None = None,
     ):
         one_of = {"fisher": FISHERS, "likelihood": LIKELIHOODS}
         rules = {name: (f"one of {', '.join(names)}", lambda x, names=names: x in names) for name, names in one_of.items()}
@@ -122,6 +137,7 @@ class KFAC(Checked):
         self.generator = torch.Generator(device).manual_seed(SEED) if generator is None else generator
         self.fisher, self.likelihood = fisher, likelihood
         self.steps = 0
+        self.exchange = Exchange(placement, layers.values())
         self._statistics = Statistics(layers)
         self._statistics.gather = fisher == "empirical"
 
@@ -145,7 +161,7 @@ class KFAC(Checked):
         if self.fisher == "empirical":
             raise RuntimeError("fisher is 'empirical': its factors come from loss.backward() alone")
         if self._due("factors_every"):
-            self._statistics.gather_from(output, self.fisher, self.likelihood, self.generator)
+            self._statistics.gather_from(output, self.fisher, self.likelihood, self.exchange.generator(self.generator))
 
     def _due(self, name: str) -> bool:
         return self.steps % self.param_groups[0][name] == 0
@@ -172,26 +188,33 @@ class KFAC(Checked):
 
     def _estimate(self, group: dict, layers: list[Module]) -> None:
         """Running means of the factors, and their inverses, where they are due."""
-        found = self._statistics.factors()
-        if layers and not found and self._due("factors_every"):
-            call = "loss.backward()" if self.fisher == "empirical" else "optimizer.curvature(output)"
-            raise RuntimeError(f"no factors for this step: run the forward in training mode and call {call} before it")
-        named = {layer: name for name, layer in self._statistics.layers.items()}
-        for layer in layers:
-            state = self.state[layer.weight]
-            fresh = found.get(named[layer])
-            if fresh is not None:
-                self._average(group, state, *fresh)
-            if "A" not in state or len(state["A"]) != layer.weight[0].numel() + has_bias(layer):
-                raise RuntimeError(
-                    f"no factors for layer {named[layer]!r}: it has a gradient, but no pass backward was gathered"
-                )
-            if "A_inverse" not in state or self._due("inverses_every"):
-                state["A_inverse"], state["G_inverse"] = damped_inverses(state["A"], state["G"], group["damping"])
+        if self._due("factors_every"):
+            sums = {self._statistics.layers[name]: found for name, found in self._statistics.sums().items()}
+            if layers and not sums:
+                call = "loss.backward()" if self.fisher == "empirical" else "optimizer.curvature(output)"
+                raise RuntimeError(f"no factors for this step: run the forward in training mode and call {call} before it")
+            for layer, fresh in self.exchange.factors(layers, sums).items():
+                self._average(group, self.state[layer.weight], *fresh)
+        due = [layer for layer in layers if self._due("inverses_every") or self._outdated(layer)]
+        own = {layer: self._inverted(layer, group["damping"]) for layer in due if self.exchange.owns(layer)}
+        for layer, inverses in self.exchange.inverses(due, own).items():
+            self.state[layer.weight].update(zip(INVERSES, inverses, strict=True))
+
+    def _outdated(self, layer: Module) -> bool:
+        """Whether this rank should have inverses of the layer's present size, and has not."""
+        found = self.state.get(layer.weight, {}).get("A_inverse", ())
+        return self.exchange.holds(layer) and len(found) != factor_sizes(layer)[0]
+
+    def _inverted(self, layer: Module, damping: float) -> Factors:
+        state = self.state.get(layer.weight, {})
+        if len(state.get("A", ())) != factor_sizes(layer)[0]:
+            (name,) = (name for name, other in self._statistics.layers.items() if other is layer)
+            raise RuntimeError(f"no factors for layer {name!r}: it has a gradient, but no pass backward was gathered")
+        return damped_inverses(state["A"], state["G"], damping)
 
     def _average(self, group: dict, state: dict, A: Tensor, G: Tensor) -> None:
         if "A" in state and state["A"].shape != A.shape:  # a bias was frozen or released
-            for name in ("A", "G", "A_inverse", "G_inverse", "estimates"):
+            for name in (*FACTORS, *INVERSES):
                 state.pop(name, None)
         state["estimates"] = state.get("estimates", 0) + 1
         weight = 1 - min(1 - 1 / state["estimates"], group["factor_decay"])
@@ -200,21 +223,23 @@ class KFAC(Checked):
 
     def _precondition(self, group: dict, layers: list[Module], gradients: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """nu V for the weights and biases of `layers`."""
+        gs = {layer: _joined(layer, gradients) for layer in layers}
+        own = {layer: self._direction(layer, g) for layer, g in gs.items() if self.exchange.holds(layer)}
+        Vs = self.exchange.directions(layers, own)
         directions, total = {}, 0.0
-        for layer in layers:
-            weight, state = layer.weight, self.state[layer.weight]
-            g = gradients[weight].flatten(1)  # (out, in kh kw)
-            if has_bias(layer):
-                g = torch.cat([g, gradients[layer.bias][:, None]], dim=1)  # (out, in kh kw + 1)
-            V = state["G_inverse"] @ g @ state["A_inverse"]
-            total += (V * g).sum().abs().item()
+        for layer, V in Vs.items():
+            total += (V * gs[layer]).sum().abs().item()
             if has_bias(layer):
                 directions[layer.bias] = V[:, -1]
                 V = V[:, :-1]
-            directions[weight] = V.reshape(weight.shape)
+            directions[layer.weight] = V.reshape(layer.weight.shape)
         clip = float(group["lr"]) ** 2 * total
         nu = min(1.0, math.sqrt(group["kl_clip"] / clip)) if clip > 0 else 1.0
         return {p: nu * V for p, V in directions.items()}
+
+    def _direction(self, layer: Module, g: Tensor) -> Tensor:
+        state = self.state[layer.weight]
+        return state["G_inverse"] @ g @ state["A_inverse"]
 
     def _move(self, group: dict, directions: dict[Tensor, Tensor]) -> None:
         lr = float(group["lr"])
@@ -234,9 +259,17 @@ class KFAC(Checked):
         self._statistics.clear()
 
     def state_dict(self) -> dict:
-        """As torch's, with the number of steps and the state of the generator."""
+        """As torch's, with the number of steps and the state of the generator. Data-parallel, every rank must call it."""
         generator = {"device": self.generator.device.type, "state": self.generator.get_state()}
-        return super().state_dict() | {"steps": self.steps, "generator": generator}
+        saved = super().state_dict()
+        numbers = {p: i for i, p in enumerate(self.param_groups[0]["params"])}
+        own = {}
+        for layer in filter(self.exchange.owns, self.exchange.layers):
+            state = self.state.get(layer.weight, {})
+            own[numbers[layer.weight]] = {name: state[name] for name in (*FACTORS, *INVERSES) if name in state}
+        found = {i: state for i, state in self.exchange.gathered(own).items() if state}
+        saved["state"] = {i: saved["state"].get(i, {}) | found.get(i, {}) for i in sorted({*saved["state"], *found})}
+        return saved | {"steps": self.steps, "generator": generator}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As torch's, of an optimiser for the same model."""
@@ -247,6 +280,11 @@ class KFAC(Checked):
                 f" optimiser with generator=torch.Generator('{saved['device']}')"
             )
         super().load_state_dict(state_dict)
+        for layer in self.exchange.layers:
+            state = self.state.get(layer.weight, {})
+            kept = (*(FACTORS if self.exchange.owns(layer) else ()), *(INVERSES if self.exchange.holds(layer) else ()))
+            for name in {*FACTORS, *INVERSES} - {*kept}:
+                state.pop(name, None)
         self.generator.set_state(saved["state"].cpu())
         self.steps = state_dict["steps"]
         self._statistics.watch = self._due("factors_every")
@@ -256,6 +294,12 @@ class KFAC(Checked):
         raise TypeError(
             "KFAC holds hooks on its model and is not copied or pickled: build one on the copy, and load the state_dict"
         )
+
+
+def _joined(layer: Module, gradients: dict[Tensor, Tensor]) -> Tensor:
+    """dL/d[W b]: (out, in kh kw [+ 1])."""
+    g = gradients[layer.weight].flatten(1)
+    return torch.cat([g, gradients[layer.bias][:, None]], dim=1) if has_bias(layer) else g
 
 
 def _refuse_types_and_ties(model: Module, layers: dict[str, Module]) -> None:

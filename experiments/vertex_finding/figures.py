@@ -1,0 +1,291 @@
+"""The toy, the rules' losses against Adam's, and what the instruments saw."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from secondlook.reporting import style
+from secondlook.study.statistics import mean
+
+from .selections import MODELS, RULES, STARTS, TUNED, by_epoch, networks, of_methods, test_losses, trials, watched
+
+COLOUR = {
+    "Adam": style.COLOUR["Adam"],
+    "adaptive": style.COLOUR["AdaHessian"],
+    "careful": style.INK,
+    "careful, back": style.GREY,
+    "EVE": style.COLOUR["Newton"],
+    "EVE, walk": style.COLOUR["damped Newton"],
+    "adaptive + careful": style.COLOUR["trust-region Newton"],
+    "adaptive + EVE": style.COLOUR["absolute-value Newton"],
+}
+OPTIMISERS = {name: style.COLOUR[name] for name in ("Adam", "AdaHessian", "SGD", "Newton")} | {
+    "K-FAC": style.COLOUR["momentum"]
+}
+MAIN = ("Adam", "adaptive", "careful", "EVE")
+LINE = {"careful": "--", "careful, back": ":"}  # where nothing is cut these hide Adam
+EPS = 1e-5  # of the loss, added to target and predictions: what it sees
+FROM = {"small": "from the small rate", "tuned": "from the tuned rate"}
+
+
+def event(rows: pd.DataFrame) -> Figure:
+    """Shows: the first event of the test set. Above: its tracks, z with its error, background hollow; below: density, target
+    and the two networks' predictions, the last two with the loss's eps added, vertices dotted.
+
+    Requires: case paths, metrics density, target, prediction, vertex, track z, track sigma and track vertex.
+    """
+    figure, (tracks, histograms) = style.axes(2, 1, height=3.6, sharex=True, height_ratios=[1, 1.6])
+
+    def listed(metric: str) -> pd.Series:
+        return watched(rows, metric).sort_values("at").set_index("at").value
+
+    z, sigma, origin = (listed(f"track {name}") for name in ("z", "sigma", "vertex"))
+    order = np.argsort(z.to_numpy())
+    for height, i in enumerate(order):
+        own = origin.iloc[i] >= 0
+        face = style.INK if own else "white"
+        tracks.errorbar(
+            z.iloc[i], height, xerr=sigma.iloc[i], fmt="o", color=style.INK, markerfacecolor=face, markersize=3, elinewidth=0.8
+        )
+    tracks.set(ylabel="track", yticks=[])
+    for axis in (tracks, histograms):
+        for vertex in listed("vertex"):
+            axis.axvline(vertex, color=style.GREY, linewidth=0.8, linestyle=":")
+    density, target = listed("density"), listed("target")
+    histograms.fill_between(density.index, density, step="mid", color="#d9d9d9", linewidth=0, label="density, tracks")
+    histograms.plot(target.index, target + EPS, color=style.INK, label="target")
+    for model, colour in (("AllCNN", style.COLOUR["Adam"]), ("DDplus", style.COLOUR["AdaHessian"])):
+        found = watched(rows, "prediction").query("model == @model").sort_values("at")
+        histograms.plot(found["at"], found.value + EPS, color=colour, linewidth=1, label=model)
+    histograms.set(xlabel="z, mm", ylabel="in a bin", yscale="log", ylim=(EPS / 2, None))
+    histograms.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    return figure
+
+
+def sweep(rows: pd.DataFrame) -> Figure:
+    """Shows: the validation loss after the last epoch by the rate at the start, geometric means and seeds.
+
+    Requires: case rates, metric validation loss.
+    """
+    table = trials(rows)
+    models = [model for model in MODELS if model in table.index]
+    figure, panels = style.axes(1, len(models), height=2.4, squeeze=False)
+    for panel, model in zip(panels[0], models, strict=True):
+        for rule in TUNED:
+            losses = table.loc[model, rule]
+            look = {"color": COLOUR[rule], "linestyle": LINE.get(rule, "-"), "label": rule}
+            panel.plot(losses.index, np.exp(np.log(losses).mean(axis=1)), **look)
+            for seed in losses:
+                panel.plot(losses.index, losses[seed], "o", color=COLOUR[rule], markersize=2, alpha=0.4, markeredgewidth=0)
+        panel.set(title=model, xlabel="rate at the start", xscale="log", yscale="log")
+        _plain(panel.yaxis)
+    panels[0, 0].set_ylabel("validation loss")
+    _legend(figure, panels[0, 0])
+    return figure
+
+
+def _plain(axis: Axis) -> None:
+    """A logarithmic axis with few ticks, in plain numbers, as many to a decade as there is room for."""
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    subs = (1, 1.5, 2, 3, 5, 7) if decades < 0.7 else (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.6 else (1,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _legend(figure: Figure, panel: Axes) -> None:
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+
+
+def ratios(rows: pd.DataFrame) -> Figure:
+    """Shows: on every network the test loss after the last epoch over that of Adam at its best constant rate; dots are seeds,
+    bars geometric means with their intervals.
+
+    Requires: case rules, metric test_loss.
+    """
+    models, losses = networks(rows), np.log(test_losses(rows).iloc[:, -1])
+    figure, panels = style.axes(1, len(models), height=4.6, sharey=True, squeeze=False)
+    there = losses.index.droplevel(["model", "seed"]).unique()
+    lines = [(start, rule) for start in STARTS for rule in RULES if (rule, start) in there]
+    heights = {line: i + (line[0] == "tuned") for i, line in enumerate(lines)}
+    for panel, model in zip(panels[0], models, strict=True):
+        best = losses[model, "Adam", "tuned"]
+        for (start, rule), height in heights.items():
+            gap = losses[model, rule, start] - best
+            panel.plot(
+                np.exp(gap), [height - 0.18] * len(gap), "o", color=COLOUR[rule], markersize=2.5, alpha=0.5, markeredgewidth=0
+            )
+            found = mean(gap)
+            panel.plot(np.exp(found.ends), [height + 0.18] * 2, color=COLOUR[rule])
+            panel.plot(np.exp(found.value), height + 0.18, "D", color=COLOUR[rule])
+        panel.axvline(1, color=style.GREY, linewidth=0.8)
+        panel.set(title=model, xscale="log", xlabel="loss over best Adam's")
+        _plain(panel.xaxis)
+        panel.grid(axis="y", visible=False)
+    labels = [rule for _, rule in lines]
+    panels[0, 0].set_yticks(list(heights.values()), labels=labels)
+    panels[0, 0].set_ylim(max(heights.values()) + 0.7, -1.0)
+    for start in STARTS:
+        panels[0, -1].annotate(
+            FROM[start], (1.02, heights[start, "Adam"] + 3.5), xycoords=("axes fraction", "data"), rotation=-90, va="center"
+        )
+    return figure
+
+
+def traces(rows: pd.DataFrame) -> Figure:
+    """Shows: learning rates by epoch, geometric means over seeds, from both starts.
+
+    Requires: case rules, metric lr.
+    """
+    acting = ("Adam", "adaptive", "careful", "careful, back", "adaptive + careful")
+    return _grid(rows, by_epoch(rows, "lr"), "learning rate", acting)
+
+
+def curves(rows: pd.DataFrame) -> Figure:
+    """Shows: test losses by epoch, geometric means over seeds, from both starts; bands are the ranges of the seeds.
+
+    Requires: case rules, metric test_loss.
+    """
+    return _grid(rows, test_losses(rows), "test loss", MAIN, bands=True)
+
+
+def _grid(rows: pd.DataFrame, table: pd.DataFrame, label: str, rules: tuple[str, ...], bands: bool = False) -> Figure:
+    """A panel for each start and network, with a line for each rule: a metric by epoch."""
+    models = networks(rows)
+    figure, panels = style.axes(2, len(models), height=4.2, sharex=True, squeeze=False)
+    for line, start in zip(panels, STARTS, strict=True):
+        for panel, model in zip(line, models, strict=True):
+            for rule in rules:
+                runs = table.loc[model, rule, start]
+                look = {"color": COLOUR[rule], "linestyle": LINE.get(rule, "-"), "label": rule}
+                panel.plot(runs.columns, np.exp(np.log(runs).mean()), **look)
+                if bands:
+                    panel.fill_between(runs.columns, runs.min(), runs.max(), color=COLOUR[rule], alpha=0.12, linewidth=0)
+            panel.set(yscale="log")
+            _plain(panel.yaxis)
+        line[0].set_ylabel(f"{label}, {start} rate")
+    for above, below, model in zip(*panels, models, strict=True):
+        above.set(title=model)
+        below.set(xlabel="epoch")
+        below.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules))
+    return figure
+
+
+def choices(rows: pd.DataFrame) -> Figure:
+    """Shows: left, how often EVE takes each multiple of the epoch's step, by network and start; right, the share of epochs in
+    which it stays, by epoch, all networks and seeds.
+
+    Requires: case rules, metric chosen.
+    """
+    figure, (often, when) = style.axes(1, 2, height=2.8, width_ratios=[1.5, 1])
+    chosen = by_epoch(rows, "chosen").xs("EVE", level="rule").dropna(axis=1, how="all")
+    multiples = sorted(set(chosen.stack().dropna()))
+    shades = dict(zip(multiples, np.linspace(0.85, 0.1, len(multiples)), strict=True))
+    cells = [(model, start) for model in networks(rows) for start in STARTS]
+    for height, cell in enumerate(cells):
+        values, left = chosen.loc[cell].stack().dropna(), 0.0
+        for a in multiples:
+            share = (values == a).mean()
+            colour = colormaps[style.SURFACE](shades[a])
+            often.barh(height, share, left=left, color=colour, label=f"{a:g}" if not height else None)
+            left += share
+    often.set_yticks(range(len(cells)), labels=[f"{model}, {start}" for model, start in cells])
+    often.invert_yaxis()
+    often.grid(visible=False)
+    often.set(xlabel="share of epochs", xlim=(0, 1))
+    often.legend(
+        title="a", ncols=len(multiples), loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=1, columnspacing=1
+    )
+    for start, style_of_line in zip(STARTS, ("-", "--"), strict=True):
+        stays = (chosen.xs(start, level="start") == 0).mean()
+        when.plot(stays.index, stays, style_of_line, color=COLOUR["EVE"], label=FROM[start])
+    when.set(xlabel="epoch", ylabel="share of runs that stay", ylim=(0, 1.02))
+    when.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def angles(rows: pd.DataFrame) -> Figure:
+    """Shows: for one seed the cosines between the steps of any two epochs, by network and rule.
+
+    Requires: case paths, metric cosine.
+    """
+    found = watched(rows, "cosine")
+    models = [model for model in MODELS if model in set(found.model)]
+    runs = list(dict.fromkeys(zip(found.rule, found.start, strict=True)))
+    figure, panels = style.axes(len(models), len(runs), height=1.2 * len(models) + 0.5, sharex=True, sharey=True, squeeze=False)
+    epochs = int(found.step.max())
+    for line, model in zip(panels, models, strict=True):
+        for panel, (rule, start) in zip(line, runs, strict=True):
+            matrix = np.eye(epochs)
+            for _, row in found[(found.model == model) & (found.rule == rule) & (found.start == start)].iterrows():
+                i, j = int(row.step) - 1, int(row["at"]) - 1
+                matrix[i, j] = matrix[j, i] = row.value
+            extent = (0.5, epochs + 0.5, epochs + 0.5, 0.5)
+            drawn = panel.imshow(matrix, cmap=style.DIVERGING, vmin=-1, vmax=1, extent=extent)
+            panel.grid(False)
+        line[0].set_ylabel(f"{model}\nepoch")
+    for above, below, (rule, start) in zip(panels[0], panels[-1], runs, strict=True):
+        above.set(title=f"{rule}, {start} rate")
+        below.set(xlabel="epoch")
+    figure.colorbar(drawn, ax=panels, shrink=0.5, label="cosine")
+    return figure
+
+
+def paths(rows: pd.DataFrame) -> Figure:
+    """Shows: for one seed and every network, above the size of each epoch's step, below the paths of the same runs on the two
+    first principal axes of all of them; circle: the common start.
+
+    Requires: case paths, metrics step size, coordinate and share of axis.
+    """
+    sizes, places, shares = (watched(rows, metric) for metric in ("step size", "coordinate", "share of axis"))
+    models = [model for model in MODELS if model in set(sizes.model)]
+    figure, panels = style.axes(2, len(models), height=4.2, squeeze=False)
+    for (above, below), model in zip(panels.T, models, strict=True):
+        for (rule, start), run in sizes[sizes.model == model].groupby(["rule", "start"], sort=False):
+            look = {"color": COLOUR[rule], "linestyle": "-" if start == "tuned" else "--", "label": f"{rule}, {start} rate"}
+            above.plot(run.step, run.value, **look)
+            walked = places[(places.model == model) & (places.rule == rule) & (places.start == start)]
+            points = walked.pivot(index="step", columns="at", values="value")
+            below.plot(points[1], points[2], marker=".", markersize=2.5, linewidth=1, **look)
+        below.plot(*points.iloc[0], "o", color=style.INK, markerfacecolor="white", markersize=5, zorder=4)
+        share = shares[shares.model == model].set_index("at").value
+        above.set(title=model, xlabel="epoch", yscale="log")
+        _plain(above.yaxis)
+        below.set(xlabel=f"axis 1 ({share[1]:.0%})", ylabel=f"axis 2 ({share[2]:.0%})")
+    panels[0, 0].set_ylabel("size of an epoch's step")
+    _legend(figure, panels[0, 0])
+    return figure
+
+
+def steadiness(rows: pd.DataFrame) -> Figure:
+    """Do second-order steps point more steadily?
+
+    Shows: for five optimisers at rates at which they arrive after about equally many steps, a dot for each seed and a bar at
+    the mean: the mean cosine of neighbouring steps, that of neighbouring pieces of the path, and the detour.
+    Requires: case steady, metrics cosine of steps, cosine of pieces, detour and arrival.
+    """
+    figure, panels = style.axes(1, 4, height=2.3, sharey=True)
+    titles = {
+        "arrival": "steps to arrive",
+        "cosine of steps": "cosine of\nneighbouring steps",
+        "cosine of pieces": "cosine of\nneighbouring pieces",
+        "detour": "distance travelled\nover displacement",
+    }
+    for panel, (metric, title) in zip(panels, titles.items(), strict=True):
+        table = of_methods(rows, metric)
+        spread = np.linspace(-0.2, 0.2, len(table))
+        for height, method in enumerate(table):
+            values = table[method]
+            panel.plot(values, height + spread, "o", color=OPTIMISERS[method], markersize=2.5, alpha=0.6, markeredgewidth=0)
+            panel.plot([values.mean()] * 2, [height - 0.35, height + 0.35], color=OPTIMISERS[method], linewidth=1.6)
+        panel.set(xlabel=title, yticks=range(len(table.columns)), yticklabels=table.columns)
+        panel.grid(axis="y", visible=False)
+    panels[0].set_xlim(0, None)
+    panels[0].invert_yaxis()
+    return figure

@@ -1,0 +1,324 @@
+"""Ratios of test losses, paired by seed: geometric means with t intervals of the logarithms.
+
+Words for a rule on a network: better or worse than Adam where Holm's adjusted p of the t test, over all comparisons that are
+declared for the rule, is below 5 %; else equivalent where two one-sided t tests put the ratio within 5 % of 1; else undecided.
+The exact sign-flip p stands beside them.
+"""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
+from secondlook.study.text import fixed, interval, key, number
+
+from .selections import (
+    DECLARED,
+    MODELS,
+    QUESTIONS,
+    RULES,
+    TUNED,
+    asked,
+    by_epoch,
+    last,
+    networks,
+    of_methods,
+    test_losses,
+    trials,
+    watched,
+)
+
+MARGIN = np.log(1.05)  # within which two losses count as the same
+WORDS = ("better", "worse", "equivalent", "undecided")
+STEADINESS = {"steps": "cosine of steps", "pieces": "cosine of pieces", "detour": "detour"}
+ASKED = {
+    "same": "both at the small rate",
+    "control": "small rate, against the best constant rate",
+    "tuned": "both at their best rates",
+    "same_work": "both at the small rate, equal work",
+    "tuned_work": "both at their best rates, equal work",
+}
+PAIRS = {  # without a memory of earlier gradients, and with one
+    "newton_over_sgd": ("Newton", "SGD"),
+    "kfac_over_sgd": ("K-FAC", "SGD"),
+    "adahessian_over_adam": ("AdaHessian", "Adam"),
+}
+
+
+def _factor(found: Estimate) -> Estimate:
+    """A mean logarithm as a factor."""
+    return Estimate(*np.exp([found.value, *found.ends]), n=found.n, p=found.p)
+
+
+class Losses:
+    """Logarithms of the test losses of all runs by epoch, and their work as a share of that of all Adam's epochs."""
+
+    def __init__(self, rows: pd.DataFrame):
+        self.losses, spent = np.log(test_losses(rows)), by_epoch(rows, "work")
+        epochs = self.losses.columns
+        whole = spent.iloc[:, -1].xs("Adam", level="rule").groupby(level="model").median()
+        alone = pd.DataFrame([epochs / epochs[-1]] * len(self.losses), self.losses.index, epochs)
+        self.work = (
+            spent.drop(index="Adam", level="rule")
+            .div(whole, axis=0, level="model")
+            .reindex_like(self.losses)
+            .combine_first(alone)
+        )
+
+    def compared(self, model: str, rule: str, name: str) -> tuple[pd.Series, pd.Series]:
+        """What the question compares, by seed: with the rule, and of Adam alone."""
+        question = QUESTIONS[name]
+        ours, adams = self.losses.loc[model, rule, question.start], self.losses.loc[model, "Adam", question.against]
+        if question.equal_work:
+            within = self.work.loc[model, rule, question.start] <= 1 + 1e-9
+            ours = ours.where(within).ffill(axis=1)
+        return ours.iloc[:, -1], adams.iloc[:, -1]
+
+
+def ratios(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of every network, rule and question: test loss over that of Adam alone; allcnn_adaptive_same. Requires: case rules."""
+    losses = Losses(rows)
+    return {
+        f"{key(model, rule)}_{name}": _factor(paired(*losses.compared(model, rule, name))) for model, rule, name in asked(rows)
+    }
+
+
+def learning(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Adam at its tuned rate: test loss after the last epoch, and over that before training (_share). Requires: case rules."""
+    logs, found = np.log(test_losses(rows)), {}
+    for model in networks(rows):
+        runs = logs.loc[model, "Adam", "tuned"]
+        found[key(model)] = _factor(mean(runs.iloc[:, -1]))
+        found[f"{key(model)}_share"] = _factor(paired(runs.iloc[:, -1], runs[0]))
+    return found
+
+
+def larger_rate(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Adam at its tuned rate over Adam at the small one: test loss, and the rate itself (_rate). Requires: case rules."""
+    logs, lr = np.log(test_losses(rows).iloc[:, -1]), by_epoch(rows, "lr").iloc[:, -1]
+    found = {}
+    for model in networks(rows):
+        found[key(model)] = _factor(paired(logs[model, "Adam", "tuned"], logs[model, "Adam", "small"]))
+        found[f"{key(model)}_rate"] = Estimate((lr[model, "Adam", "tuned"] / lr[model, "Adam", "small"]).median())
+    return found
+
+
+def training(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The training loss of the last epoch over that of Adam alone, as `ratios`, at equal epochs; a run that diverged has none,
+    and where one did the network is left out. Requires: case rules."""
+    logs, found = np.log(last(rows, "train_loss")), {}
+    for model, rule, name in asked(rows):
+        question = QUESTIONS[name]
+        ours, adams = logs[model, rule, question.start], logs[model, "Adam", question.against]
+        if not question.equal_work and np.isfinite([ours, adams]).all():
+            found[f"{key(model, rule)}_{name}"] = _factor(paired(ours, adams))
+    return found
+
+
+def _words(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line for each declared comparison: rule, question, model, p (Holm), word."""
+    losses, lines = Losses(rows), []
+    for rule, names in DECLARED.items():
+        cells = list(itertools.product(names, networks(rows)))
+        gaps = [np.subtract(*losses.compared(model, rule, name)) for name, model in cells]
+        adjusted = holm([stats.ttest_1samp(gap, 0).pvalue if gap.any() else 1.0 for gap in gaps])
+        for (name, model), gap, p in zip(cells, gaps, adjusted, strict=True):
+            lines.append({"rule": rule, "question": name, "model": model, "p": p, "word": _word(gap, p)})
+    return pd.DataFrame(lines)
+
+
+def _word(gap: pd.Series, p: float) -> str:
+    if p < 1 - LEVEL:
+        return "better" if gap.mean() < 0 else "worse"
+    return "equivalent" if equivalent(gap, MARGIN) else "undecided"
+
+
+def counts(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """On how many networks a rule is better, worse, equivalent, undecided: adaptive_same_better. Requires: case rules."""
+    table = _words(rows)
+    found = {}
+    for (rule, name), part in table.groupby(["rule", "question"]):
+        found |= {f"{key(rule)}_{name}_{word}": Estimate((part.word == word).sum(), n=len(part)) for word in WORDS}
+    return found
+
+
+def disagreements(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Whether a rule is better on one network and not on another (1 or 0), and whether better on one and worse on another
+    (_opposed); for each question, and of all declared questions how many. Requires: case rules."""
+    differs, opposed = {}, {}
+    for (rule, name), part in _words(rows).groupby(["rule", "question"]):
+        words = set(part.word)
+        differs[f"{key(rule)}_{name}"] = "better" in words and len(words) > 1
+        opposed[f"{key(rule)}_{name}_opposed"] = {"better", "worse"} <= words
+    count = {"differ": sum(differs.values()), "opposed": sum(opposed.values()), "questions": len(differs)}
+    return {name: Estimate(value) for name, value in (differs | opposed | count).items()}
+
+
+def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Work and seconds of a run over those of Adam alone from the same start, medians over starts and seeds: eve_work,
+    eve_seconds, and of each network allcnn_eve_seconds. Requires: case rules."""
+    found = {}
+    for metric in ("work", "seconds"):
+        spent = last(rows, metric)
+        share = spent / spent.xs("Adam", level="rule").reindex(spent.index.droplevel("rule")).to_numpy()
+        for rule in RULES[1:]:
+            of_rule = share.xs(rule, level="rule").dropna()
+            found[f"{key(rule)}_{metric}"] = median(of_rule)
+            found |= {f"{key(model, rule)}_{metric}": median(part) for model, part in of_rule.groupby(level="model")}
+    return found
+
+
+def at_equal_time(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of every network and form of EVE, both at their tuned rates: the test loss after as many epochs as the rule's runs have
+    done, by their median seconds on this network, when Adam has done all, over Adam's. Requires: case rules."""
+    losses, found = np.log(test_losses(rows)), {}
+    spent, epochs = cost(rows), losses.columns[-1]
+    for model, rule in itertools.product(networks(rows), [rule for rule in RULES if "EVE" in rule]):
+        done = min(int(epochs / spent[f"{key(model, rule)}_seconds"].value), epochs)
+        found[key(model, rule)] = _factor(
+            paired(losses.loc[model, rule, "tuned"][done], losses.loc[model, "Adam", "tuned"][epochs])
+        )
+    return found
+
+
+def eve(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The share of epochs in which EVE stays where it is, by network and start, and over all; of both versions, and of EVE with
+    the adaptive rate: eve_stays, allcnn_small_eve_stays. Requires: case rules."""
+    stays = (by_epoch(rows, "chosen").dropna() == 0).mean(axis=1)
+    found = {}
+    for rule in stays.index.unique("rule"):
+        of_rule = stays.xs(rule, level="rule")
+        found[f"{key(rule)}_stays"] = mean(of_rule.groupby(level="seed").mean())
+        found |= {
+            f"{key(*cell, rule)}_stays": mean(part) for cell, part in of_rule.groupby(level=["model", "start"]) if len(part) > 1
+        }
+    return found
+
+
+def rates_at_the_end(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The rate in the last epoch over that in the first, geometric mean by network, rule and start. Requires: case rules."""
+    lr = by_epoch(rows, "lr")
+    growth = np.log(lr.iloc[:, -1] / lr.iloc[:, 0]).dropna()
+    cells = growth.groupby(level=["model", "rule", "start"])
+    return {key(*cell): _factor(mean(part)) for cell, part in cells if len(part) > 1}
+
+
+def cuts(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """How often the careful rate cuts, mean over seeds by network, rule and start. Requires: case rules."""
+    cells = last(rows, "cuts").groupby(level=["model", "rule", "start"])
+    return {key(*cell): mean(part) for cell, part in cells if "careful" in cell[1]}
+
+
+def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Runs that diverged, and all runs, of rates and of rules."""
+    found = {}
+    for case, flags in rows[rows.metric == "diverged"].groupby("case"):
+        found |= {case: Estimate(flags.value.sum()), f"{case}_runs": Estimate(len(flags))}
+    return found
+
+
+def _validation(rows: pd.DataFrame) -> pd.Series:
+    """Geometric mean over seeds of the validation loss, by network, rule and rate."""
+    return np.exp(np.log(trials(rows)).mean(axis=1))
+
+
+def best_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The rate with the least validation loss, of every network and rule, and whether it lies inside the range (_inside).
+    Requires: case rates."""
+    found = {}
+    for cell, losses in _validation(rows).groupby(level=["model", "rule"]):
+        lrs = losses.index.get_level_values("lr")
+        best = lrs[losses.argmin()]
+        found |= {key(*cell): Estimate(best), f"{key(*cell)}_inside": Estimate(lrs.min() < best < lrs.max())}
+    return found
+
+
+def neighbours(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Mean cosine between the steps of neighbouring epochs in the runs that the instruments watch, one seed; by network, rule
+    and start: allcnn_adaptive_small. Requires: case paths."""
+    found = watched(rows, "cosine")
+    found = found[found["at"] == found.step - 1]
+    return {key(*cell): Estimate(part.value.mean()) for cell, part in found.groupby(["model", "rule", "start"])}
+
+
+def steadiness(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Means over seeds: newton_pieces, adam_detour, sgd_arrival. Requires: case steady."""
+    metrics = STEADINESS | {"arrival": "arrival"}
+    return {
+        f"{_short(method)}_{name}": mean(values)
+        for name, metric in metrics.items()
+        for method, values in of_methods(rows, metric).items()
+    }
+
+
+def steadier(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Differences of PAIRS by seed: newton_over_sgd_pieces. Requires: case steady."""
+    tables = {name: of_methods(rows, metric) for name, metric in STEADINESS.items()}
+    return {f"{pair}_{name}": paired(table[a], table[b]) for name, table in tables.items() for pair, (a, b) in PAIRS.items()}
+
+
+def _short(method: str) -> str:
+    return method.lower().replace("-", "")
+
+
+def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
+    """The declared comparisons as a table. Requires: case rules."""
+    found, lines = ratios(rows), []
+    for _, line in _words(rows).iterrows():
+        ratio = found[f"{key(line.model, line.rule)}_{line.question}"]
+        lines.append(
+            {
+                "Rule": line.rule,
+                "Question": ASKED[line.question],
+                "Network": line.model,
+                "Ratio of test losses": interval(ratio, fixed),
+                "p (flips)": number(ratio.p, 2),
+                "p (Holm)": number(line.p, 2),
+                "Word": line.word,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The words alone: a line for each rule and question, a column for each network. Requires: case rules."""
+    table = _words(rows).pivot(index=["rule", "question"], columns="model", values="word")[networks(rows)]
+    order = [(rule, name) for rule, names in DECLARED.items() for name in names]
+    lines = [{"Rule": rule, "Against Adam": ASKED[name], **table.loc[rule, name]} for rule, name in order]
+    return pd.DataFrame(lines)
+
+
+def runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every rule from its tuned rate: its loss over Adam's on every network, work and seconds. Requires: case rules."""
+    found, spent, lines = ratios(rows), cost(rows), []
+    for rule in RULES[1:]:
+        of_networks = {model: interval(found[f"{key(model, rule)}_tuned"], fixed) for model in networks(rows)}
+        work, seconds = (number(spent[f"{key(rule)}_{metric}"]) for metric in ("work", "seconds"))
+        lines.append({"Rule": rule, **of_networks, "Work": work, "Seconds": seconds})
+    return pd.DataFrame(lines)
+
+
+def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Geometric means of the validation loss: all trials. Requires: case rates."""
+    table = _validation(rows).unstack("rule")[list(TUNED)]
+    lines = [(model, lr) for model in MODELS if model in table.index for lr in table.loc[model].index]
+    return pd.DataFrame([{"Network": m, "lr": number(lr, 1), **table.loc[m, lr].map(number)} for m, lr in lines])
+
+
+def steadiness_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Steadiness of each optimiser, with intervals. Requires: case steady."""
+    found = steadiness(rows)
+    return pd.DataFrame(
+        [
+            {
+                "Optimiser": method,
+                "Steps to arrive": interval(found[f"{_short(method)}_arrival"]),
+                "Cosine, steps": interval(found[f"{_short(method)}_steps"], fixed),
+                "Cosine, pieces": interval(found[f"{_short(method)}_pieces"], fixed),
+                "Detour": interval(found[f"{_short(method)}_detour"], fixed),
+            }
+            for method in of_methods(rows, "arrival")
+        ]
+    )
