@@ -92,8 +92,8 @@ def _plain(axis: Axis) -> None:
     """A logarithmic axis with few ticks, in plain numbers, as many to a decade as there is room for."""
     low, high = axis.get_view_interval()
     decades = np.log10(high / low)
-    subs = (1, 1.5, 2, 3, 5, 7) if decades < 0.7 else (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.6 else (1,)
-    axis.set_major_locator(LogLocator(subs=subs))
+    steps = {0.35: (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8), 0.7: (1, 1.5, 2, 3, 5, 7), 1.6: (1, 2, 5), 2.6: (1, 3), np.inf: (1,)}
+    axis.set_major_locator(LogLocator(subs=next(subs for most, subs in steps.items() if decades < most)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
