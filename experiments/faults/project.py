@@ -57,7 +57,7 @@ PATIENCE = 10  # seconds in which a process has to end whose parent was killed
 
 ENVIRONMENT = {
     **{"PYTHONPATH": str(PACKAGE.parent.resolve()), "PYTHONDONTWRITEBYTECODE": "1"},  # the package that is running
-    **{"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},  # no GPU to be seen
+    **{"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "SECONDLOOK_DATA": ""},  # no GPU to be seen, no data elsewhere
 }
 
 
