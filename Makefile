@@ -1,6 +1,7 @@
 # make              environment, every experiment, figures, paper; then where the paper is, and the verdicts
 # make test         the same environment, then all tests
-# make reproduce    everything twice from the last commit, in clean folders: are tables, verdicts and figures the same to the byte?
+# make reproduce    everything twice from the last commit, in clean folders: are tables, verdicts and figures the same to the byte,
+#                   and README.md what the build makes it?
 # make test-slurm   the workflow on a real Slurm of one node, which it starts and stops
 
 PYTHON ?= python3
@@ -28,7 +29,8 @@ reproduce: .venv/installed
 		(cd "$$folder/$$build" && PYTHONPATH=src $(abspath $(BIN))/snakemake --cores $(CORES) --quiet all --config scale=$(SCALE)) || exit 1; \
 	done; \
 	results=results$(if $(filter smoke,$(SCALE)),/smoke); \
-	PYTHONPATH=src $(BIN)/python -m secondlook compare "$$folder/first/$$results" "$$folder/second/$$results"
+	PYTHONPATH=src $(BIN)/python -m secondlook compare "$$folder/first/$$results" "$$folder/second/$$results" && \
+	git -C "$$folder/first" diff --exit-code -- README.md report/readme
 
 test-slurm: .venv/installed
 	tests/slurm/run.sh $(BIN)/python
