@@ -107,7 +107,11 @@ def dense(params: Dense, seed: int):
 
 
 def memory(params: Memory, seed: int):
-    """Peak of the resident memory above what the process holds before, MiB, H included; each way in a fresh process."""
+    """Peak of the resident memory above what the process holds before, MiB, H included; each way in a fresh process.
+
+    To be run by a command of its own: on Linux a process begins with the peak of the one that started it, so that after a
+    larger case nothing is seen.
+    """
     context = multiprocessing.get_context("spawn")
     for name in HESSIANS:
         with context.Pool(1) as pool:

@@ -180,7 +180,11 @@ def update(params: Update, seed: int):
 
 
 def _memory(params):
-    """Peak of the resident memory above what the process holds before the first step, MiB; each method in a fresh process."""
+    """Peak of the resident memory above what the process holds before the first step, MiB; each method in a fresh process.
+
+    To be run by a command of its own: on Linux a process begins with the peak of the one that started it, so that after a
+    larger case nothing is seen.
+    """
     context = multiprocessing.get_context("spawn")
     for name in params.methods:
         with context.Pool(1) as pool:
