@@ -86,3 +86,8 @@ def demo(folder: Path) -> Project:
 @pytest.fixture
 def project(tmp_path) -> Project:
     return demo(tmp_path)
+
+
+def pytest_collection_modifyitems(items):
+    """Groups first: they are long, and a worker that begins one at the end ends alone."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

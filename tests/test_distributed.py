@@ -20,6 +20,8 @@ from secondlook.curvature import Exact
 from secondlook.optim import AdaHessian, Sophia, data_parallel
 from secondlook.optim import distributed as module
 
+pytestmark = pytest.mark.xdist_group("distributed")  # one worker: what they share takes long to make
+
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 

@@ -16,6 +16,8 @@ from experiments.faults.scenarios import FAULTS, as_stated, play
 from secondlook.errors import Mistake
 from secondlook.study import files
 
+pytestmark = pytest.mark.xdist_group("faults")  # one worker: what they share takes long to make
+
 shared = pytest.mark.xdist_group("faults")  # tests that share one project
 
 
