@@ -89,10 +89,7 @@ def test_variants_take_the_rate_of_their_family(rule, own):
 
 def test_rates_of_the_comparison_are_the_best_of_the_trials():
     """As recorded: the least validation loss, and none at the edge of its range."""
-    path = ROOT / "results" / "recorded" / "vertex_finding" / "rates.csv"
-    if not path.exists():
-        pytest.skip("vertex_finding/rates is not recorded")
-    found = measures.best_rates(pd.read_csv(path))
+    found = measures.best_rates(pd.read_csv(ROOT / "results" / "recorded" / "vertex_finding" / "rates.csv"))
     for model, own in params("rules").tuned.items():
         for rule, lr in own.items():
             assert found[key(model, rule)].value == lr, (model, rule)
