@@ -85,3 +85,13 @@ def test_lines_that_end_otherwise_are_a_difference(builds):
     (builds[1] / "raw/a/x.csv").write_bytes(b"1\r\n2\n")
     with pytest.raises(Mistake, match="^raw/a/x.csv differs"):
         compare(*builds)
+
+
+def test_a_stage_that_needs_a_device_may_measure_times(builds):
+    config = "title: C\ncases:\n  gpu: {needs: {device: cuda}}\n  cpu: {}\n"
+    for build in builds:
+        put(build.parent, "experiments/c/config.yaml", config)
+        put(build, "raw/c/gpu.json", "{}")
+    put(builds[0], "raw/c/gpu.csv", "0.1\n")
+    put(builds[1], "raw/c/gpu.csv", "0.2\n")
+    assert compare(*builds) == "the same: 7 files; left out, for they measure times: c/gpu"

@@ -1,8 +1,8 @@
 """Two builds of the study, compared byte for byte: tables, numbers, verdicts and figures.
 
-A stage that measures times gives other rows every time. Where it was computed, and not imported from its record, its
-experiment's summary, figures and verdicts follow those times too: they are left out, and the answer says so. Records and
-paper are no part of it, for they tell when and where a build was made.
+A stage that is recorded, or needs a device, may measure times, and gives other rows every time. Where it was computed, and not
+imported from its record, its experiment's summary, figures and verdicts follow those times too: they are left out, and the
+answer says so. Records and paper are no part of it, for they tell when and where a build was made.
 """
 
 import itertools
@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from secondlook.errors import Mistake
+from secondlook.study.experiment import Experiment
 from secondlook.study.files import read, read_json
 from secondlook.study.records import recorded_stages
 
@@ -34,9 +35,12 @@ def compare(first: Path, second: Path) -> str:
 
 
 def _timed(folder: Path) -> set[str]:
-    """The stages in `folder` that are recorded ones, but were computed there."""
+    """The stages in `folder` that are recorded ones, or need a device to be recorded on, but were computed there."""
     stages = [path.relative_to(folder / "raw").with_suffix("").as_posix() for path in sorted(folder.glob("raw/*/*.json"))]
-    known = recorded_stages(_project(folder))
+    project = _project(folder)
+    read = [Experiment(project, path.parent.name) for path in project.glob("experiments/*/config.yaml")]
+    known = {f"{e.name}/{case}" for e in read for case in e.cases if "device" in e.setting(case).needs}
+    known |= set(recorded_stages(project))
     return {stage for stage in stages if stage in known and not read_json(folder / "raw" / f"{stage}.json").get("recorded")}
 
 
