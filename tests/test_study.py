@@ -13,9 +13,11 @@ from conftest import ROOT, Project
 from secondlook.study.claims import markdown_table
 from secondlook.study.experiment import experiments
 from secondlook.study.files import read_yaml
+from secondlook.study.records import timed_stages
 
 small = pytest.mark.xdist_group("study at smoke scale")  # tests that share one build
 FOLDERS = [experiment.folder for experiment in experiments(ROOT)]
+TIMED = timed_stages(ROOT)
 TABLES = ("raw/**/*.csv", "summary/*.json", "claims.json", "figures/**/*.*")
 
 
@@ -52,10 +54,8 @@ def test_the_smoke_scale_workflow_builds_everything(smoke):
 
 
 def timed(experiment) -> list[str]:
-    """Stages whose rows hold measured times, which no second run repeats: those that are recorded or need a device."""
-    recorded = read_yaml(ROOT / "config" / "config.yaml")["recorded"]
-    names = {case: f"{experiment.name}/{case}" for case in experiment.cases}
-    return [n for case, n in names.items() if n in recorded or "device" in experiment.setting(case).needs]
+    """The stages of `experiment` whose rows may hold measured times."""
+    return [name for case in experiment.cases if (name := f"{experiment.name}/{case}") in TIMED]
 
 
 def secondlook(project: Project, commands: list[list[str]]) -> None:

@@ -10,9 +10,8 @@ import json
 from pathlib import Path
 
 from secondlook.errors import Mistake
-from secondlook.study.experiment import Experiment
 from secondlook.study.files import read, read_json
-from secondlook.study.records import recorded_stages
+from secondlook.study.records import timed_stages
 
 LONGEST = 200  # bytes of a line that are shown
 COMPARED = ("raw/*/*.csv", "summary/*.json", "figures/*/*", "claims.json")
@@ -35,12 +34,9 @@ def compare(first: Path, second: Path) -> str:
 
 
 def _timed(folder: Path) -> set[str]:
-    """The stages in `folder` that are recorded ones, or need a device to be recorded on, but were computed there."""
+    """The stages in `folder` that may measure times and were computed there."""
     stages = [path.relative_to(folder / "raw").with_suffix("").as_posix() for path in sorted(folder.glob("raw/*/*.json"))]
-    project = _project(folder)
-    read = [Experiment(project, path.parent.name) for path in project.glob("experiments/*/config.yaml")]
-    known = {f"{e.name}/{case}" for e in read for case in e.cases if "device" in e.setting(case).needs}
-    known |= set(recorded_stages(project))
+    known = timed_stages(_project(folder))
     return {stage for stage in stages if stage in known and not read_json(folder / "raw" / f"{stage}.json").get("recorded")}
 
 

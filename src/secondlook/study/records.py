@@ -164,6 +164,18 @@ def recorded_stages(root: Path) -> list[str]:
     return stages
 
 
+def timed_stages(root: Path) -> set[str]:
+    """The stages whose rows may hold measured times, which no second run repeats: those that are recorded or need a device."""
+    read = [Experiment(root, path.parent.name) for path in Path(root).glob("experiments/*/config.yaml")]
+    needy = {
+        f"{experiment.name}/{case}"
+        for experiment in read
+        for case in experiment.cases
+        if "device" in experiment.setting(case).needs
+    }
+    return needy | set(recorded_stages(root))
+
+
 def unrecorded(root: Path, folder: Path, setting: Setting) -> bool:
     """Whether a stage needs a GPU and has no result yet: none computed here, none recorded."""
     known = (raw_path(folder, setting), recorded_path(root, setting))
