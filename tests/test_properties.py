@@ -1,7 +1,6 @@
 """Whatever the bytes, a file of the study is read as a valid object or refused in one line: never another exception."""
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,6 +11,7 @@ import yaml
 from conftest import DEMO, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_parameters import GOOD, Params
 
 from secondlook.errors import LONGEST, Mistake
 from secondlook.study import parameters as p
@@ -69,16 +69,6 @@ def put(name: str, data: bytes) -> Path:
 # Configuration ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Params:
-    steps: p.PositiveInt
-    lr: p.Positive
-    betas: tuple[p.Fraction, ...]
-    rule: p.one_of("adam", "sgd")
-    data: dict[str, tuple[p.Number, ...]]
-
-
-GOOD = {"steps": 3, "lr": 1, "betas": [0.9, 1], "rule": "sgd", "data": {"a": [1, -2]}}
 TAGS = (
     "!!bool",
     "!!int",
