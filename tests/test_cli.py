@@ -43,7 +43,7 @@ def test_bad_input_is_one_line(project, words, line):
         ("- 1\n", "'the whole file' in experiments/demo/config.yaml must be a table of keys and values, got [1]"),
         ("title: x\ncases: {decay: {seeds: {first: -1, count: 3}}}\n", "'first' in 'seeds' of 'decay' of experiments/demo/config.yaml must be an integer, zero or more, got -1"),
         ("title: x\ncases: {decay: {fixed: {steps: 3}}}\n", "'lr' is missing in experiments/demo/config.yaml"),
-        ("title: x\ncases: {decay: {needs: {data: nothing}}}\n", "data set data/nothing is missing: run 'snakemake data', or put it there"),
+        ("title: x\ncases: {decay: {needs: {data: nothing}}}\n", "data set data/nothing is missing: point data_root (SECONDLOOK_DATA) at its folder, or put it there"),
         ("title: x\ncases: {decay: {}}\nsmoke: {decya: {}}\n", "unknown key 'decya' in 'smoke' of experiments/demo/config.yaml: did you mean 'decay'?"),
     ],
 )  # fmt: skip

@@ -66,6 +66,16 @@ def _smoke(experiment) -> str:
     return (experiment.folder / "config.yaml").read_text().partition("\nsmoke:")[2]
 
 
+def test_the_scope_table_has_every_experiment_and_one_of_four_words_a_line():
+    text = (ROOT / "report" / "paper.md").read_text()
+    found = text[text.index("| Named in a document") : text.index("{#tbl:systems}")]
+    lines = [line.split(" | ") for line in found.splitlines()[2:] if line.startswith("| ") and "**" not in line]
+    words = {"reproduced", "proxy", "quoted", "out of scope"}
+    assert len(lines) > 30 and all(word in words or "unrecorded else" in word for _, word, *_ in lines)
+    labels = {re.search(r"\{#(sec:\w+)", (e.folder / "section.md").read_text())[1] for e in experiments(ROOT)}
+    assert labels <= set(re.findall(r"@(sec:\w+)", found))
+
+
 def test_figures_say_what_they_show_and_need():
     for experiment in experiments(ROOT):
         for name, text in experiment.figures.items():

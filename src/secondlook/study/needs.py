@@ -7,6 +7,7 @@ from secondlook.errors import Mistake
 from secondlook.study.experiment import Setting
 
 BUILT = Path("data")  # in the project: data sets that were built from others
+BUILDABLE = ("cifar10.npy",)  # by `snakemake data`; the rest are files that somebody has
 INSTEAD = "use the recorded results, or --config scale=smoke device=cpu"
 
 
@@ -20,7 +21,8 @@ def data_path(name: str, data_root: Path) -> Path:
     for path in (Path(data_root) / name, BUILT / name):
         if path.exists():
             return path
-    raise Mistake(f"data set {Path(data_root) / name} is missing: run 'snakemake data', or put it there")
+    remedy = "run 'snakemake data'" if name in BUILDABLE else "point data_root (SECONDLOOK_DATA) at its folder"
+    raise Mistake(f"data set {Path(data_root) / name} is missing: {remedy}, or put it there")
 
 
 def data_of(setting: Setting, data_root: Path) -> Path:
