@@ -1,0 +1,83 @@
+"""The methods that are compared: an optimiser for the networks, one for the tables, and a step of both.
+
+AdaHessian takes its gradients itself, those of its own parameters alone, and its products need a graph without the sparse
+table. So the rows that a batch looks up are leaves there; the gradient with respect to them is taken by a pass of its own and
+handed on to the table, where it is as sparse as ever.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secondlook.curvature.objective import Cost
+from secondlook.optim import AdaHessian
+from secondlook.training import price
+
+from .model import ClickModel
+from .teacher import Examples
+
+Make = Callable[[Iterable, float, object], torch.optim.Optimizer]  # of parameters, lr, and the constants of Params
+
+MAKE: dict[str, Make] = {
+    "SGD": lambda params, lr, p: torch.optim.SGD(params, lr),
+    "Adagrad": lambda params, lr, p: torch.optim.Adagrad(params, lr, eps=p.adagrad_epsilon),
+    "Adam": lambda params, lr, p: torch.optim.Adam(params, lr, p.betas, p.adam_epsilon),
+    "SparseAdam": lambda params, lr, p: torch.optim.SparseAdam(params, lr, p.betas, p.adam_epsilon),
+    "AdaHessian": lambda params, lr, p: AdaHessian(params, lr, p.betas, p.epsilon),
+}
+METHODS = {  # on the networks, on the tables
+    "SGD": ("SGD", "SGD"),
+    "Adagrad": ("Adagrad", "Adagrad"),
+    "Adam": ("Adam", "SparseAdam"),
+    "Adam + Adagrad": ("Adam", "Adagrad"),
+    "AdaHessian + Adagrad": ("AdaHessian", "Adagrad"),
+}
+BACKWARD_FOR_ROWS = Cost(gradients=1 / 3)  # one of a gradient's three matrix products a layer; bottom's are spared
+
+
+class Method:
+    """`name`, one of METHODS, for `model`, with the rates `lr` of networks and tables, which rise linearly over the first
+    `warm_up` steps.
+
+    step        (examples) -> mean log-loss before the update, in nats
+    cost        of a step, in gradients of the batch
+    """
+
+    def __init__(self, name: str, model: ClickModel, lr: tuple[float, float], warm_up: int, params):
+        self.model, self.warm_up, self.t = model, warm_up, 0
+        parts = zip(METHODS[name], (model.networks, model.tables), lr, strict=True)
+        self.networks, self.tables = (MAKE[rule](own, rate, params) for rule, own, rate in parts)
+        self.lr = lr
+        second = isinstance(self.networks, AdaHessian)
+        self._differentiate = _rows_apart if second else _at_once
+        self.cost = (Cost(gradients=1) + price(self.networks) + (BACKWARD_FOR_ROWS if second else Cost())).in_gradients
+
+    def step(self, batch: Examples) -> Tensor:
+        self.t += 1
+        optimizers = (self.networks, self.tables)
+        for optimizer, lr in zip(optimizers, self.lr, strict=True):
+            optimizer.param_groups[0]["lr"] = lr * min(1, self.t / self.warm_up)
+            optimizer.zero_grad()
+        loss = self._differentiate(self.model, self.networks, batch)
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # torch warns where that is left open
+            for optimizer in optimizers:
+                optimizer.step()
+        return loss
+
+
+def _at_once(model: ClickModel, _: torch.optim.Optimizer, batch: Examples) -> Tensor:
+    loss = functional.binary_cross_entropy_with_logits(model(batch.dense, batch.category), batch.click)
+    loss.backward()
+    return loss.detach()
+
+
+def _rows_apart(model: ClickModel, networks: AdaHessian, batch: Examples) -> Tensor:
+    rows = model.rows(batch.category)
+    leaves = rows.detach().requires_grad_()
+    loss = functional.binary_cross_entropy_with_logits(model.logits(batch.dense, leaves), batch.click)
+    (g,) = torch.autograd.grad(loss, leaves, retain_graph=True)
+    networks.backward(loss)
+    rows.backward(g)
+    return loss.detach()
