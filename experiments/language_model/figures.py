@@ -1,0 +1,140 @@
+"""Bits per character against work, time, learning rate and block size, beside the paper's tables. Less is better."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.cifar10.selections import TABLE_6
+from secondlook.reporting import style
+from secondlook.study.statistics import mean
+
+from .names import TUNED
+from .selections import by_block, by_factor, by_method, by_rate, counted, epochs
+
+COLOUR = {name: style.COLOUR[name] for name in ("SGD", "Adam", "AdamW", "AdaHessian")} | {
+    "AdaHessian power 0.5": style.COLOUR["RMSprop"],
+    "Sophia-G": style.COLOUR["NAdam"],
+}
+AGAINST = {"steps, in epochs": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
+TABLE_7 = (35.66, 35.79)  # BLEU on IWSLT14 for blocks of 1 to 128 entries in AdaHessian's paper (arXiv 2006.00719): least, most
+BITS = "bits per character"
+
+
+def _legend(figure: Figure, panel: Axes, columns: int) -> None:
+    """The methods of `panel` above the whole figure."""
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
+
+
+def _counted(panel: Axes, value: float, name: str) -> None:
+    panel.axhline(value, color=style.GREY, linewidth=0.8, linestyle=":")
+    panel.text(1, value, name, transform=panel.get_yaxis_transform(), ha="right", va="bottom", fontsize=7)
+
+
+def curves(rows: pd.DataFrame) -> Figure:
+    """Shows: bits per character on the test windows against epochs, work and time; bands are ranges over seeds.
+
+    Requires: case comparison, metrics bits, gradient_equivalents and seconds.
+    """
+    figure, panels = style.axes(1, 3, height=2.7, sharey=True)
+    values = epochs(rows, "comparison", "bits")
+    for panel, (effort, name) in zip(panels, AGAINST.items(), strict=True):
+        spent = epochs(rows, "comparison", name) if name else None
+        for method in TUNED:
+            y = values.loc[method]
+            x = y.columns if spent is None else spent.loc[method].mean()
+            panel.plot(x, y.mean(), color=COLOUR[method], label=method)
+            panel.fill_between(x, y.min(), y.max(), color=COLOUR[method], alpha=0.12, linewidth=0)
+        panel.axhline(counted(rows, "comparison", "bigram"), color=style.GREY, linewidth=0.8, linestyle=":")
+        panel.set(xlabel=effort)
+    panels[0].set(ylabel=f"{BITS}, test")
+    _legend(figure, panels[0], 3)
+    return figure
+
+
+def comparison(rows: pd.DataFrame) -> Figure:
+    """Shows: bits per character on the test windows after the last epoch, every method at its own rate.
+
+    Requires: case comparison, metric bits.
+    """
+    figure, panel = style.axes(height=2.6)
+    table = by_method(rows)
+    for line, method in enumerate(table):
+        found = mean(table[method])
+        panel.plot(table[method], [line - 0.15] * len(table), "o", color=COLOUR[method], alpha=0.45, markeredgewidth=0)
+        panel.plot(found.ends, [line + 0.15] * 2, color=COLOUR[method])
+        panel.plot(found.value, line + 0.15, "D", color=COLOUR[method])
+    panel.set_yticks(range(len(table.columns)), labels=list(table))
+    panel.set_ylim(len(table.columns) - 0.4, -0.6)
+    panel.grid(axis="y", visible=False)
+    panel.set(xlabel=f"{BITS}, test")
+    return figure
+
+
+def _sweep(panel: Axes, tables: dict[str, pd.DataFrame]) -> None:
+    """Means over seeds by factor, and every seed as a dot."""
+    for method, table in tables.items():
+        panel.semilogx(table.columns, table.mean(), color=COLOUR[method], label=method)
+        for _, line in table.iterrows():
+            panel.plot(table.columns, line, "o", color=COLOUR[method], alpha=0.45, markeredgewidth=0)
+
+
+def _factors(panel: Axes, factors: list[float]) -> None:
+    panel.set_xticks(factors, labels=[f"{factor:g}" for factor in factors])
+    panel.minorticks_off()
+
+
+def rate_sweep(rows: pd.DataFrame) -> Figure:
+    """Shows: bits on the validation windows by the factor on the centre of each method's learning rates.
+
+    Requires: case rates, metrics bits and unigram_bits.
+    """
+    figure, panel = style.axes(height=2.9)
+    tables = by_rate(rows)
+    _sweep(panel, tables)
+    _counted(panel, counted(rows, "rates", "unigram"), "frequencies alone")
+    _factors(panel, sorted({factor for table in tables.values() for factor in table}))
+    panel.set(xlabel="factor on the centre of the rates", ylabel=f"{BITS}, validation")
+    _legend(figure, panel, 3)
+    return figure
+
+
+def scaling(rows: pd.DataFrame) -> Figure:
+    """Shows: the paper's Table 6, and bits here, by the factor on each method's tuned learning rate.
+
+    Requires: cases comparison and scaling, metrics bits and unigram_bits.
+    """
+    figure, (stated, measured) = style.axes(1, 2, height=2.8)
+    for method, scores in TABLE_6.items():
+        stated.semilogx(list(scores), list(scores.values()), "D-", color=COLOUR[method])
+    stated.set(title="translation, paper", xlabel="factor on the learning rate", ylabel="BLEU (more is better)")
+    _sweep(measured, by_factor(rows))
+    _counted(measured, counted(rows, "scaling", "unigram"), "frequencies alone")
+    measured.set(title="characters, here", xlabel="factor on the learning rate", ylabel=f"{BITS} (less is better)")
+    for panel in (stated, measured):
+        _factors(panel, [0.5, 1, 2, 5, 10])
+    _legend(figure, measured, 4)
+    return figure
+
+
+def blocks(rows: pd.DataFrame) -> Figure:
+    """Shows: bits of AdaHessian by the size of its blocks, less those of blocks of one entry, in per cent, beside the range of
+    the paper's Table 7.
+
+    Requires: cases comparison and blocks, metric bits.
+    """
+    figure, panel = style.axes(height=2.5)
+    table = by_block(rows)
+    change = 100 * table.div(table[1], axis=0) - 100
+    for size in table.columns[1:]:
+        panel.plot([size] * len(change), change[size], "o", color=COLOUR["AdaHessian"], alpha=0.45, markeredgewidth=0)
+        found = mean(change[size])
+        panel.plot([size] * 2, found.ends, color=COLOUR["AdaHessian"])
+        panel.plot(size, found.value, "D", color=COLOUR["AdaHessian"])
+    spread = 100 * (TABLE_7[1] / TABLE_7[0] - 1)
+    panel.axhspan(-spread, spread, color=style.GREY, alpha=0.2, linewidth=0, label="range of BLEU in the paper")
+    panel.axhline(0, color=style.GREY, linewidth=0.8)
+    panel.set_xscale("log", base=2)
+    _factors(panel, list(table.columns[1:]))
+    panel.set(xlabel="entries in a block", ylabel="bits over those of\nblocks of one, %")
+    panel.legend()
+    return figure

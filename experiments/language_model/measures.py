@@ -1,0 +1,175 @@
+"""Bits per character on the test windows after the last epoch: less is better. Differences are paired by seed, with t
+intervals; the cost of a run over SGD's.
+
+Words for a difference of the declared comparisons: better (fewer bits) or worse where Holm's adjusted sign-flip p is below
+5 %; else equivalent where two one-sided t tests put it within MARGIN; else undecided.
+"""
+
+import pandas as pd
+
+from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
+from secondlook.study.text import fixed, interval, key, number
+
+from .selections import broken, by_block, by_factor, by_method, by_rate, counted, last, learning_rates
+
+MARGIN = (
+    0.01  # bits per character: what the paper's gains, some 0.07 bits a word, are for one of a word's five or six characters
+)
+COMPARED = {  # the declared comparisons: the first minus the second
+    "adamw": ("AdaHessian", "AdamW"),
+    "adam": ("AdaHessian", "Adam"),
+    "sgd": ("AdaHessian", "SGD"),
+    "half": ("AdaHessian power 0.5", "AdamW"),
+    "powers": ("AdaHessian power 0.5", "AdaHessian"),
+    "sophia": ("Sophia-G", "AdamW"),
+}
+NEAR, FAR = [2.0, 3.0, 4.0], [5.0, 6.0, 10.0]  # factors: where the paper's AdamW stands, and where it breaks
+
+
+def bits(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of each method at its tuned rate. Requires: case comparison."""
+    table = by_method(rows)
+    return {key(method): mean(table[method]) for method in table}
+
+
+def counting(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of the two models that count, on the test windows. Requires: case comparison."""
+    return {model: Estimate(counted(rows, "comparison", model)) for model in ("unigram", "bigram")}
+
+
+def differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The declared comparisons. Requires: case comparison."""
+    table = by_method(rows)
+    return {name: paired(table[a], table[b]) for name, (a, b) in COMPARED.items()}
+
+
+def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same as a table. Requires: case comparison."""
+    table, found = by_method(rows), differences(rows)
+    adjusted = holm([gap.p for gap in found.values()])
+    lines = []
+    for (name, (a, b)), p in zip(COMPARED.items(), adjusted, strict=True):
+        word = _word(table[a] - table[b], p)
+        shown = {"Bits": interval(found[name], fixed, digits=3), "p (Holm)": number(p, 2), "Word": word}
+        lines.append({"First minus second": f"{a} − {b}", **shown})
+    return pd.DataFrame(lines)
+
+
+def _word(gap: pd.Series, p: float) -> str:
+    if p < 1 - LEVEL:
+        return "better" if gap.mean() < 0 else "worse"
+    return "equivalent" if equivalent(gap, MARGIN) else "undecided"
+
+
+def _over_sgd(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    table = by_method(rows, metric)
+    return table.div(table["SGD"], axis=0)
+
+
+def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seconds of a run's training over those of SGD's with the same seed, median. Requires: case comparison."""
+    table = _over_sgd(rows, "seconds")
+    return {key(method): median(table[method].dropna()) for method in table if table[method].notna().any()}
+
+
+def methods(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every method: rate, bits, cost. Requires: case comparison."""
+    test, train = by_method(rows), by_method(rows, "train_bits")
+    work, time = _over_sgd(rows, "gradient_equivalents"), _over_sgd(rows, "seconds")
+    rate = learning_rates(rows, "comparison")
+    lines = [
+        {
+            "Method": method,
+            "lr": number(rate[method, 1.0], 2),
+            "Test": interval(mean(test[method]), fixed, digits=3),
+            "Training": fixed(train[method].mean(), 3),
+            "Work over SGD's": fixed(work[method].median()),
+            "Time over SGD's": fixed(time[method].median()),
+        }
+        for method in test
+    ]
+    return pd.DataFrame(lines)
+
+
+def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of each method: the factor on its centre with the least mean bits, the learning rate that it makes, and whether it lies
+    inside the range. Requires: case rates."""
+    found, rate = {}, learning_rates(rows, "rates")
+    for method, table in by_rate(rows).items():
+        best = table.mean().idxmin()
+        inside = table.columns.min() < best < table.columns.max()
+        values = {"factor": best, "lr": rate[method, best], "best": table[best].mean(), "inside": inside}
+        found |= {f"{key(method)}_{name}": Estimate(value) for name, value in values.items()}
+    return found
+
+
+def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The whole trial table: the centre of each method's rates, and mean validation bits by the factor on it.
+
+    Requires: case rates.
+    """
+    rate = learning_rates(rows, "rates")
+    lines = []
+    for method, table in by_rate(rows).items():
+        centre = {"Method": method, "Centre": number(rate[method, 1.0], 2)}
+        lines.append(centre | {f"{factor:g}": fixed(value, 3) for factor, value in table.mean().items()})
+    return pd.DataFrame(lines)
+
+
+def _rises(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Bits at each factor less those at the tuned rate: seeds by factors."""
+    return {method: table.sub(table[1.0], axis=0) for method, table in by_factor(rows).items()}
+
+
+def scaling(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """What a rate that is too large costs, mean of a seed's factors NEAR and FAR: for each method, and for AdaHessian less
+    that of the others. Requires: cases comparison and scaling."""
+    found = {}
+    for name, factors in {"near": NEAR, "far": FAR}.items():
+        rise = {method: table[table.columns.intersection(factors)].mean(axis=1) for method, table in _rises(rows).items()}
+        for method, value in rise.items():
+            found[f"{key(method)}_{name}"] = mean(value)
+            if method != "AdaHessian":
+                found[f"over_{key(method)}_{name}"] = paired(rise["AdaHessian"], value)
+    return found
+
+
+def scaling_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean bits by factor, and in brackets how many runs broke. Requires: cases comparison and scaling."""
+    failed = broken(rows)
+    shown = {}
+    for method, table in by_factor(rows).items():
+        count = failed[method].sum()
+        shown[method] = table.mean().map(fixed) + count.map(lambda broke: f" ({broke})" if broke else "")
+    return pd.DataFrame(shown).rename_axis("Factor").reset_index()
+
+
+def blocks(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Bits with blocks of k entries less those with blocks of 1. Requires: cases comparison and blocks."""
+    table = by_block(rows)
+    return {f"size_{size}": paired(table[size], table[1]) for size in table if size > 1}
+
+
+def blocks_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same, with the bits. Requires: cases comparison and blocks."""
+    table, gaps = by_block(rows), blocks(rows)
+    lines = []
+    for size in table:
+        less = interval(gaps[f"size_{size}"], fixed, digits=3) if size > 1 else "–"
+        lines.append({"Block size": size, "Bits": interval(mean(table[size]), fixed, digits=3), "Less blocks of 1": less})
+    return pd.DataFrame(lines)
+
+
+def runs(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """All runs, and those that diverged, of each case that there is."""
+    found = {}
+    for case in rows[rows.metric == "diverged"].case.unique():
+        flags = last(rows, case, "diverged")
+        found |= {case: Estimate(len(flags)), f"{case}_diverged": Estimate(flags.sum())}
+    return found
+
+
+def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """1 for each method whose rate in the comparison is the best of its trials. Requires: cases rates and comparison."""
+    found, rate = rates(rows), learning_rates(rows, "comparison").droplevel("factor")
+    return {key(method): Estimate(abs(rate[method] / found[f"{key(method)}_lr"].value - 1) < 1e-9) for method in rate.index}
