@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,18 +10,22 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from scipy import stats
 from torch.nn import functional
 
-from experiments.click_model import experiment, teacher
+from experiments.click_model import experiment, figures, measures, pairs, selections, teacher
 from experiments.click_model.methods import METHODS, Method
 from experiments.click_model.model import ClickModel
 from secondlook.curvature.blocks import flat
 from secondlook.curvature.hutchinson import ONE_PROBE
 from secondlook.errors import Mistake
 from secondlook.optim.base import SEED
+from secondlook.study import claims
+from secondlook.study import measures as study
 from secondlook.study.experiment import Experiment, run
 from secondlook.study.parameters import build
 from secondlook.study.place import Place
+from secondlook.study.text import fill, key
 
 pytestmark = pytest.mark.xdist_group("click_model")  # one worker: the smoke runs are shared
 
@@ -229,3 +234,165 @@ def test_two_runs_are_the_same_to_the_bit_but_for_the_clock(tmp_path):
 def test_looks_divide_the_steps():
     with pytest.raises(Mistake, match="looks"):
         params("comparison", changes=["looks=7"])
+
+
+@pytest.mark.parametrize("effect, count", [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
+def test_pairs_needed_are_those_of_the_tables(effect, count):
+    """Of a two-sided paired t test at 5 % with a power of 80 %: the usual tables' small, middle and large effects."""
+    assert pairs.needed(effect) == count
+    assert pairs.power(count - 1, effect) < 0.8 <= pairs.power(count, effect)
+
+
+def test_power_is_that_of_simulated_tests():
+    """The share of 20,000 drawn tests that reject lies within 4.5 standard errors: false alarm 1 in 100,000."""
+    n, effect, count = 20, 0.5, 20_000
+    d = np.random.default_rng(0).normal(effect, 1, (count, n))
+    rejected = (stats.ttest_1samp(d, 0, axis=1).pvalue < 0.05).mean()
+    expected = pairs.power(n, effect)
+    assert abs(rejected - expected) < 4.5 * (expected * (1 - expected) / count) ** 0.5
+    assert pairs.power(n, 0) == pytest.approx(0.05, abs=1e-9)
+
+
+def test_ends_of_pairs_needed():
+    assert pairs.needed(math.inf) == 2 and pairs.needed(1e-6) == math.inf
+
+
+def test_the_interval_of_a_spread_covers():
+    """95 % of 4,000 drawn samples of 20: within 4.5 standard errors, false alarm 1 in 100,000."""
+    found = [pairs.spread(sample) for sample in np.random.default_rng(1).normal(0, 2, (4000, 20))]
+    covered = np.mean([low <= 2 <= high for _, low, high in found])
+    assert abs(covered - 0.95) < 4.5 * (0.95 * 0.05 / 4000) ** 0.5
+    assert all(low < s < high for s, low, high in found)
+
+
+ORDER = ("SGD", "Adagrad", "Adam", "Adam + Adagrad", "AdaHessian + Adagrad")
+SEEDS = range(100, 110)
+
+
+def compared(final: dict[str, float], noise: dict[str, float]) -> pd.DataFrame:
+    """Ten seeds, looks at 0, 500 and 1000 steps: accuracy at the end is `final` and a scatter of `noise`; excess is 10 at the
+    start, and at the end 80 less accuracy, halfway on a straight line."""
+    lines = []
+    for i, seed in enumerate(SEEDS):
+        lines.append((seed, None, 0, "Bayes accuracy", 80.0))
+        for method in ORDER:
+            end = final.get(method, 78) + noise.get(method, 0) * (-1) ** i * (1 + i // 2)
+            cost = 10 / 3 if method == "AdaHessian + Adagrad" else 1
+            for step, share in ((0, 0), (500, 0.5), (1000, 1)):
+                values = {"accuracy": 70 + share * (end - 70), "excess": 10 - share * (end - 70), "diverged": 0}
+                values |= {"gradient_equivalents": cost * step, "seconds": cost * step / 1000}
+                lines += [(seed, method, step, metric, value) for metric, value in values.items()]
+    return pd.DataFrame(lines, columns=["seed", "method", "step", "metric", "value"]).assign(case="comparison")
+
+
+@pytest.mark.parametrize(
+    "gain, noise, word",
+    [(0.1, 0.005, "better"), (-0.1, 0.005, "worse"), (0.0, 0.005, "equivalent"), (0.02, 0.05, "undecided")],
+)
+def test_words_of_a_comparison(gain, noise, word):
+    rows = compared({"AdaHessian + Adagrad": 78 + gain}, {"AdaHessian + Adagrad": noise})
+    table = measures.comparisons(rows)
+    assert list(table["AdaHessian + Adagrad less"]) == 2 * list(selections.COMPARED.values())
+    assert set(table.Word[:4]) == {word}
+    assert set(table.Word[4:]) == {word.replace("equivalent", "undecided")}  # no margin is declared for excess
+
+
+VERDICTS = {  # gain over Adagrad and over Adam + Adagrad in points, scatter of AdaHessian + Adagrad: verdicts of E7c and E7d
+    "above both": (0.1, 0.1, 0.005, ["reproduced", "reproduced"]),
+    "above Adagrad alone": (0.1, 0.0, 0.005, ["reproduced", "artefact"]),
+    "the same": (0.0, 0.0, 0.005, ["not reproduced", "not reproduced"]),
+    "too much scatter": (0.02, 0.02, 0.05, ["not testable here", "not reproduced"]),
+    "below": (-0.1, 0.1, 0.005, ["not reproduced", "not reproduced"]),
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_verdicts_follow_the_declared_rules(name):
+    over_adagrad, over_adam, noise, expected = VERDICTS[name]
+    final = {"Adagrad": 78 - over_adagrad, "Adam + Adagrad": 78 - over_adam}
+    rows = compared(final, {"AdaHessian + Adagrad": noise})
+    needed = {name: getattr(measures, name)(rows) for name in ("differences", "excess_differences", "n_needed")}
+    summary = study.Summary(needed, {})
+    assert [claims.judge(claim, CLICKS, summary)["verdict"] for claim in claims.declared(CLICKS)] == expected
+
+
+def test_seeds_needed_come_from_the_spread_of_pairs():
+    rows = compared({}, {"AdaHessian + Adagrad": 0.01})
+    gap = 0.01 * np.array([(-1) ** i * (1 + i // 2) for i in range(10)])
+    s = measures.spreads(rows)["adagrad"]
+    assert s.value == pytest.approx(gap.std(ddof=1)) and s.low < s.value < s.high
+    found, here = measures.n_needed(rows)["adagrad"], measures.power_here(rows)
+    assert found.value == pairs.needed(0.03 / gap.std(ddof=1)) and found.low < found.value < found.high
+    assert here["adagrad"].value == pytest.approx(pairs.power(10, 0.03 / gap.std(ddof=1)))
+    assert here["adagrad"].low < here["adagrad"].value < here["adagrad"].high
+    assert (here["enough"].value, here["enough"].n) == (0, 4)
+    assert measures.power_here(compared({}, {"SGD": 0.01}))["enough"].value == 3  # without spread a difference is seen
+
+
+def test_arrival_is_the_first_look_at_the_level_and_a_miss_is_infinite():
+    """Adagrad's excess at half its pass is 6: Adam ends at 6.1 and misses, AdaHessian is there after as many steps."""
+    rows = compared({"Adam": 73.9}, {})
+    found = measures.arrivals(rows)
+    assert (found["adagrad_steps"].value, found["adahessian_adagrad_steps"].value) == (500, 500)
+    assert found["adahessian_adagrad_gradients"].value == pytest.approx(500 * 10 / 3)
+    assert found["adahessian_adagrad_seconds"].value == pytest.approx(0.5 * 10 / 3)
+    assert found["adam_steps"].value == math.inf and (found["adam_missed"].value, found["sgd_missed"].value) == (10, 0)
+
+
+def test_a_run_that_diverged_counts_with_its_start():
+    rows = compared({}, {})
+    ended = (rows.method == "Adam") & (rows.seed == 100) & (rows.step > 0)
+    rows.loc[ended & rows.metric.isin(["accuracy", "excess"]), "value"] = math.nan
+    rows.loc[ended & (rows.metric == "diverged"), "value"] = 1
+    assert selections.final(rows, "accuracy").Adam[100] == 70 and selections.final(rows, "excess").Adam[100] == 10
+    assert selections.reached(rows, "step").Adam[100] == math.inf
+    assert measures.runs(rows)["comparison_diverged"].value == 1 and measures.runs(rows)["comparison"].value == 50
+    assert measures.cost(rows)["adam_seconds"].n == 9
+
+
+def test_the_best_trial_and_whether_it_is_inside():
+    """Three rates by three; one run of the pair that would be best has diverged."""
+    excess = {"SGD": [[9, 9, 9], [9, 3, 5], [9, 4, 9]], "Adagrad": [[9, 9, 9], [9, 9, 3], [9, 1, 9]]}
+    lines = [
+        ("rates", seed, method, 0.1 * 3**i, 3.0**j, 1000, "excess", value)
+        for method, table in excess.items()
+        for i, line in enumerate(table)
+        for j, value in enumerate(line)
+        for seed in (0, 1)
+    ]
+    rows = pd.DataFrame(lines, columns=["case", "seed", "method", "lr", "table_lr", "step", "metric", "value"])
+    rows.loc[(rows.value == 1) & (rows.seed == 1), "value"] = math.nan
+    found = measures.rates(rows)
+    best = {
+        name: [found[f"{name}_{what}"].value for what in ("networks", "tables", "best", "next", "inside")]
+        for name in ("sgd", "adagrad")
+    }
+    assert best == {"sgd": pytest.approx([0.3, 3, 3, 4, 1]), "adagrad": pytest.approx([0.3, 9, 3, 9, 0])}
+    assert (found["inside"].value, found["inside"].n) == (1, 2)
+    table = measures.trial_table(rows)
+    assert list(table) == ["Method", "Networks", "Tables", "1", "3", "9"] and len(table) == 6
+
+
+def test_rates_are_the_best_of_the_trials():
+    """As recorded: each method's rates are those of the least mean excess, and lie inside their ranges."""
+    path = ROOT / "results" / "recorded" / "click_model" / "rates.csv"
+    if not path.exists():
+        pytest.skip("rates is not recorded")
+    found = measures.rates(pd.read_csv(path))
+    for name, lr in params("comparison").methods.items():
+        assert [found[f"{key(name)}_{part}"].value for part in ("networks", "tables")] == pytest.approx(list(lr)), name
+        assert found[f"{key(name)}_inside"].value == 1, name
+
+
+def test_every_number_of_section_and_claims_is_measured(rows):
+    summary = study.from_plain(study.to_plain(study.summarise(CLICKS, rows)))
+    assert [claim["id"] for claim in claims.judge_all([(CLICKS, summary)])] == ["E7c", "E7d"]
+    given = {**summary.measures, "tables": summary.tables, "table": lambda table: str(len(table)), "verdict": lambda name: name}
+    text = fill((CLICKS.folder / "section.md").read_text(), given, "section.md")
+    assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
+    assert all(f"{name}: {name}" in text for name in ("E7c", "E7d"))
+    assert summary.measures["runs"]["rates"].value == 2 * 4 * len(METHODS)
+
+
+def test_figures_draw(rows):
+    assert all(getattr(figures, name)(rows).axes for name in CLICKS.figures)

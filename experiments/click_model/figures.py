@@ -1,0 +1,102 @@
+"""Trials, the pass of every method, and what a pair of runs differs by."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axis import Axis
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from secondlook.reporting import style
+from secondlook.study.statistics import mean
+
+from .selections import ADAGRAD, ADAHESSIAN, COMPARED, GAIN, final, looks, trials
+
+COLOUR = {
+    "SGD": style.COLOUR["SGD"],
+    "Adagrad": style.COLOUR["Adagrad"],
+    "Adam": style.COLOUR["Adam"],
+    "Adam + Adagrad": style.COLOUR["damped Newton"],
+    ADAHESSIAN: style.COLOUR["AdaHessian"],
+}
+EFFORTS = {"steps": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
+
+
+def sweep(rows: pd.DataFrame) -> Figure:
+    """Shows: for each method, excess after the pass by the rate of the networks and that of the tables, means over seeds; ring:
+    its least. White: a run diverged.
+
+    Requires: case rates, metric excess.
+    """
+    tables = trials(rows)
+    figure, panels = style.axes(1, len(tables), height=2.1)
+    finite = np.concatenate([table.to_numpy()[np.isfinite(table)] for table in tables.values()])
+    norm = LogNorm(finite.min(), finite.max())
+    for panel, (method, table) in zip(panels, tables.items(), strict=True):
+        shown = table.where(np.isfinite(table))
+        drawn = panel.imshow(shown, cmap=style.SURFACE, norm=norm, origin="lower", aspect="auto")
+        lr, table_lr = table.stack().idxmin()
+        at = table.columns.get_loc(table_lr), table.index.get_loc(lr)
+        panel.plot(*at, "o", markersize=7, color="white", markerfacecolor="none", markeredgewidth=1.5)
+        panel.set_xticks(range(len(table.columns)), labels=[f"{rate:g}" for rate in table.columns], rotation=90)
+        panel.set_yticks(range(len(table)), labels=[f"{rate:g}" for rate in table.index])
+        panel.set(title=method.replace(" + ", "\n+ "))
+        panel.grid(False)
+    panels[0].set(ylabel="rate of the networks")
+    panels[len(panels) // 2].set(xlabel="rate of the tables")
+    _decimal(figure.colorbar(drawn, ax=panels, label="excess, millinats").ax.yaxis)
+    return figure
+
+
+def _decimal(axis: Axis) -> None:
+    """A logarithmic axis that counts 1, 2, 5, 10, 20."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def curves(rows: pd.DataFrame) -> Figure:
+    """Shows: excess on the way, means over seeds, against three measures of effort; dotted: Adagrad's at half its pass.
+
+    Requires: case comparison, metrics excess, gradient_equivalents and seconds.
+    """
+    figure, panels = style.axes(1, 3, height=2.5, sharey=True)
+    excess = looks(rows, "excess")
+    for panel, (label, effort) in zip(panels, EFFORTS.items(), strict=True):
+        spent = looks(rows, effort) if effort else None
+        for method in excess.index.unique("method"):
+            y = excess.loc[method].mean()
+            x = y.index.to_series() if spent is None else spent.loc[method].mean()
+            panel.plot(x.iloc[1:], y.iloc[1:], color=COLOUR[method], label=method)
+        half = excess.columns[-1] // 2
+        panel.axhline(excess.loc[ADAGRAD][half].mean(), color=style.INK, linewidth=0.8, linestyle=":")
+        panel.set(xlabel=label, yscale="log", xlim=(0, None))
+    _decimal(panels[0].yaxis)
+    panels[0].set(ylabel="excess log-loss, millinats")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    return figure
+
+
+def differences(rows: pd.DataFrame) -> Figure:
+    """Shows: AdaHessian + Adagrad less each of the others, in accuracy and in excess: a dot for each seed, a diamond at the
+    mean with its interval; dashed: the gain of the paper.
+
+    Requires: case comparison, metrics accuracy and excess.
+    """
+    figure, panels = style.axes(1, 2, height=2.3, sharey=True)
+    labels = {"accuracy": "accuracy, points (right is better)", "excess": "excess, millinats (left is better)"}
+    for panel, (metric, label) in zip(panels, labels.items(), strict=True):
+        table = final(rows, metric)
+        for line, other in enumerate(COMPARED.values()):
+            gap, colour = table[ADAHESSIAN] - table[other], COLOUR[other]
+            found = mean(gap)
+            panel.plot(gap, [line - 0.15] * len(gap), "o", color=colour, alpha=0.45, markeredgewidth=0)
+            panel.plot(found.ends, [line + 0.15] * 2, color=colour)
+            panel.plot(found.value, line + 0.15, "D", color=colour)
+        panel.axvline(0, color=style.GREY, linewidth=0.8)
+        panel.set(xlabel=label)
+        panel.grid(axis="y", visible=False)
+    panels[0].axvline(GAIN, color=style.INK, linewidth=0.8, linestyle="--")
+    panels[0].set_yticks(range(len(COMPARED)), labels=[f"less {other}" for other in COMPARED.values()])
+    panels[0].set_ylim(len(COMPARED) - 0.5, -0.5)
+    return figure

@@ -1,0 +1,212 @@
+"""Expected accuracy in per cent, its differences in points, and excess log-loss in millinats: paired by seed, with t intervals.
+
+Words for a declared comparison: better or worse where Holm's adjusted sign-flip p, over the four comparisons of a metric, is
+below 5 %; else, for accuracy, equivalent where two one-sided t tests put it within the gain of the paper; else undecided.
+"""
+
+import numpy as np
+import pandas as pd
+
+from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
+from secondlook.study.text import fixed, interval, key, number
+
+from .pairs import POWER, needed, power, spread
+from .selections import ADAGRAD, ADAHESSIAN, COMPARED, GAIN, final, looks, of_teacher, reached, trials
+
+SOUGHT = 0.03  # points: a difference as small as the paper's
+EFFORTS = {"step": "steps", "gradient_equivalents": "gradients", "seconds": "seconds"}
+
+
+def teacher(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """What is best possible: bayes_accuracy in per cent, bayes_loss in millinats; the base_rate. Requires: case comparison."""
+    return {key(name): mean(of_teacher(rows, name)) for name in ("Bayes accuracy", "Bayes loss", "base rate")}
+
+
+def accuracy(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of each method after its pass, and how far below the teacher's (_below). Requires: case comparison."""
+    table, best = final(rows, "accuracy"), of_teacher(rows, "Bayes accuracy")
+    found = {key(method): mean(table[method]) for method in table}
+    return found | {f"{key(method)}_below": mean(best.loc[table.index] - table[method]) for method in table}
+
+
+def excess(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of each method after its pass, in millinats. Requires: case comparison."""
+    table = final(rows, "excess")
+    return {key(method): mean(table[method]) for method in table}
+
+
+def _gaps(rows: pd.DataFrame, metric: str) -> dict[str, pd.Series]:
+    """The declared comparisons: AdaHessian + Adagrad minus the other, by seed."""
+    table = final(rows, metric)
+    return {name: table[ADAHESSIAN] - table[other] for name, other in COMPARED.items()}
+
+
+def _differences(rows: pd.DataFrame, metric: str) -> dict[str, Estimate]:
+    table = final(rows, metric)
+    return {name: paired(table[ADAHESSIAN], table[other]) for name, other in COMPARED.items()}
+
+
+def differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of accuracy, in points: above 0 is in favour of AdaHessian + Adagrad. Requires: case comparison."""
+    return _differences(rows, "accuracy")
+
+
+def excess_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of excess, in millinats: below 0 is in favour of AdaHessian + Adagrad. Requires: case comparison."""
+    return _differences(rows, "excess")
+
+
+def spreads(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Standard deviation of each declared difference of accuracy, in points. Requires: case comparison."""
+    return {name: Estimate(*spread(gap), n=len(gap)) for name, gap in _gaps(rows, "accuracy").items()}
+
+
+def n_needed(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seeds that would show SOUGHT points with a power of 80 %; its interval is the spread's. Requires: case comparison."""
+    return {
+        name: Estimate(*(needed(_effect(s)) for s in (found.value, *found.ends)), n=found.n)
+        for name, found in spreads(rows).items()
+    }
+
+
+def power_here(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The probability that as many seeds as there are show SOUGHT points; and in how many comparisons it is 80 % (enough).
+
+    Requires: case comparison.
+    """
+    found = {}
+    for name, s in spreads(rows).items():
+        value, high, low = (power(s.n, _effect(end)) for end in (s.value, *s.ends))
+        found[name] = Estimate(value, low, high, s.n)
+    enough = sum(estimate.value >= POWER for estimate in found.values())
+    return found | {"enough": Estimate(enough, n=len(COMPARED))}
+
+
+def _effect(s: float) -> float:
+    return SOUGHT / s if s else np.inf
+
+
+def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Effort to the excess that Adagrad has at half its pass, medians: adagrad_steps, adagrad_gradients, adagrad_seconds; and
+    how many runs never got there (_missed). Requires: case comparison."""
+    found = {}
+    for effort, name in EFFORTS.items():
+        table = reached(rows, effort)
+        found |= {f"{key(method)}_{name}": median(table[method]) for method in table}
+    return found | {f"{key(method)}_missed": Estimate(np.isinf(table[method]).sum(), n=len(table)) for method in table}
+
+
+def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Gradients of a step, and a pass's seconds over Adagrad's with the same seed, median (_seconds): of runs that did not
+    diverge. Requires: case comparison."""
+    work = looks(rows, "gradient_equivalents")
+    steps = work.columns[-1]
+    ended = looks(rows, "diverged").iloc[:, -1] == 0
+    seconds = looks(rows, "seconds").iloc[:, -1].where(ended).unstack("method")
+    found = {}
+    for method in work.index.unique("method"):
+        found[key(method)] = Estimate(work.loc[method][steps].iloc[0] / steps)
+        found[f"{key(method)}_seconds"] = median((seconds[method] / seconds[ADAGRAD]).dropna())
+    return found
+
+
+def runs(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Runs of each case that there is, and those that diverged (_diverged)."""
+    flags = rows[rows.metric == "diverged"]
+    factors = ["method", *flags.columns.intersection(["lr", "table_lr"]), "seed"]
+    ends = flags.groupby(["case", *factors], dropna=False).value.max().groupby("case")
+    counts = {"": ends.size(), "_diverged": ends.sum()}
+    return {f"{case}{ending}": Estimate(count) for ending, found in counts.items() for case, count in found.items()}
+
+
+def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of each method the rates of networks and tables with the least mean excess, that excess, whether both rates lie inside
+    their ranges, and the least excess half a decade away along one of the ranges (_next); of how many methods both are inside.
+
+    Requires: case rates.
+    """
+    found, insides = {}, []
+    for method, table in trials(rows).items():
+        lr, table_lr = table.stack().idxmin()
+        i, j = table.index.get_loc(lr), table.columns.get_loc(table_lr)
+        around = np.pad(table.to_numpy(), 1, constant_values=np.inf)[i : i + 3, j : j + 3]  # the best is in the middle
+        values = {"networks": lr, "tables": table_lr, "best": around[1, 1], "next": min(*around[::2, 1], *around[1, ::2])}
+        insides.append(0 < i < len(table.index) - 1 and 0 < j < len(table.columns) - 1)
+        found |= {f"{key(method)}_{name}": Estimate(value) for name, value in {**values, "inside": insides[-1]}.items()}
+    return found | {"inside": Estimate(sum(insides), n=len(insides))}
+
+
+def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every trial: mean excess by the rate of the networks, and by the factor on the least rate of the tables.
+
+    Requires: case rates.
+    """
+    lines = []
+    for method, table in trials(rows).items():
+        least = table.columns.min()
+        for lr, values in table.iterrows():
+            line = {"Method": method, "Networks": f"{lr:g}", "Tables": f"{least:g}"}
+            lines.append(line | {number(rate / least, 1): number(value, 4) for rate, value in values.items()})
+    return pd.DataFrame(lines)
+
+
+def methods(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every method: excess, accuracy, distance to the teacher's, cost. Requires: case comparison."""
+    names = list(final(rows, "accuracy"))
+    found, loss, price = accuracy(rows), excess(rows), cost(rows)
+    lines = [
+        {
+            "Method": name,
+            "Excess": interval(loss[key(name)], fixed),
+            "Accuracy, %": interval(found[key(name)], fixed),
+            "Below the best, points": interval(found[f"{key(name)}_below"], fixed, digits=3),
+            "Gradients a step": fixed(price[key(name)]),
+            "Time over Adagrad's": interval(price[f"{key(name)}_seconds"], fixed),
+        }
+        for name in names
+    ]
+    return pd.DataFrame(lines)
+
+
+def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
+    """The declared comparisons of accuracy and of excess, each metric with its own adjustment. Requires: case comparison."""
+    lines = []
+    for metric, unit, digits in (("accuracy", "points", 3), ("excess", "millinats", 2)):
+        found, gaps = _differences(rows, metric), _gaps(rows, metric)
+        adjusted = holm([gap.p for gap in found.values()])
+        for (name, other), p in zip(COMPARED.items(), adjusted, strict=True):
+            line = {"Of": f"{metric}, {unit}", "AdaHessian + Adagrad less": other}
+            line["Difference"] = interval(found[name], fixed, digits=digits)
+            lines.append(line | {"p (Holm)": number(p, 2), "Word": _word(metric, gaps[name], p)})
+    return pd.DataFrame(lines)
+
+
+def _word(metric: str, gap: pd.Series, p: float) -> str:
+    if p < 1 - LEVEL:
+        return "better" if (gap.mean() > 0) == (metric == "accuracy") else "worse"
+    return "equivalent" if metric == "accuracy" and equivalent(gap, GAIN) else "undecided"
+
+
+def needs(rows: pd.DataFrame) -> pd.DataFrame:
+    """What SOUGHT points of accuracy need: the spread of a pair, seeds, and the power here. Requires: case comparison."""
+    scatter, seeds, here = spreads(rows), n_needed(rows), power_here(rows)
+    lines = [
+        {
+            "AdaHessian + Adagrad less": other,
+            "Spread of a difference, points": interval(scatter[name], digits=2),
+            "Seeds needed": interval(seeds[name], digits=2),
+            f"Power with {seeds[name].n}": interval(here[name], fixed),
+        }
+        for name, other in COMPARED.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+def arrival_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Effort to the excess that Adagrad has at half its pass, medians. Requires: case comparison."""
+    found = arrivals(rows)
+    lines = []
+    for method in final(rows, "excess"):
+        effort = {name.capitalize(): interval(found[f"{key(method)}_{name}"]) for name in EFFORTS.values()}
+        lines.append({"Method": method, **effort, "Never": fixed(found[f"{key(method)}_missed"], 0)})
+    return pd.DataFrame(lines)
