@@ -1,0 +1,153 @@
+"""How fast untuned OASIS is beside tuned methods, and what wrong constants cost."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from secondlook.reporting import style
+
+from .selections import METHODS, STOCHASTIC, at_the_end, level_of, levels, problems, until, work, wrong
+
+COLOUR = {name: style.COLOUR[name] for name in ("GD", "Adam", "AdaHessian")} | {
+    "OASIS": style.COLOUR["Newton"],
+    "OASIS, fixed": style.COLOUR["damped Newton"],
+    "AdGD": style.COLOUR["momentum"],
+    "L-BFGS": style.INK,
+}
+LINE = {"OASIS, fixed": "--", "L-BFGS": ":", "AdGD": "-."}
+WIDE = {"OASIS": 2.2}
+MISS = 3.0  # where a miss is drawn, in multiples of the most epochs seen
+MOST = 10.0  # of the axis of gaps; what is beyond is drawn there
+
+
+def courses(rows: pd.DataFrame) -> Figure:
+    """Shows: median epochs until the gap has fallen to each level, one panel a problem; a line ends where the median misses.
+
+    Requires: case deterministic, metric epochs.
+    """
+    names, steps = problems(rows, "deterministic"), levels(rows, "deterministic")
+    columns = 5
+    figure, panels = style.axes(-(-len(names) // columns), columns, height=3.9, sharey=True, sharex=True, squeeze=False)
+    medians = {level: until(rows, "deterministic", level).groupby(level="problem").median() for level in steps}
+    for panel, name in zip(panels.flat, names, strict=False):
+        for method in METHODS:
+            epochs = [1, *(medians[level].loc[name, method] for level in steps)]
+            there = np.isfinite(epochs)
+            look = {"color": COLOUR[method], "linestyle": LINE.get(method, "-"), "linewidth": WIDE.get(method, 1.2)}
+            panel.plot(
+                np.array(epochs)[there],
+                np.array([1, *steps])[there],
+                **look,
+                label=method,
+                zorder=3 if method == "OASIS" else 2,
+            )
+        panel.set(xscale="log", yscale="log", title=name, xlim=(1, None))
+        panel.set_yticks([1, 1e-2, 1e-4, 1e-6, 1e-8])
+    for panel in panels[-1]:
+        panel.set_xlabel("epochs")
+    for panel in panels[:, 0]:
+        panel.set_ylabel("gap")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=7, columnspacing=1.2)
+    return figure
+
+
+def ratios(rows: pd.DataFrame) -> Figure:
+    """Shows: epochs (a) and work (b) to the target over those of OASIS, a dot a seed and a bar at the median; to the right of
+    the line at 1 OASIS is faster, in the grey band slower by less than 2. At the edges only one of the two arrives.
+
+    Requires: case deterministic, metric epochs.
+    """
+    names = problems(rows, "deterministic")
+    shown = ("GD", "AdGD", "Adam", "AdaHessian", "L-BFGS")
+    figure, panels = style.axes(1, 2, height=4.6, sharey=True)
+    edge = 300.0
+    spent = until(rows, "deterministic")
+    for panel, table, title in zip(panels, (spent, work(spent)), ("(a) epochs", "(b) work"), strict=True):
+        panel.axvspan(1 / 2, 1, color="#eeeeee", linewidth=0)
+        panel.axvline(1, color=style.INK, linewidth=0.7)
+        for row, name in enumerate(names):
+            part = table.loc[name]
+            for i, method in enumerate(shown):
+                height = row + (i - 2) * 0.16
+                with np.errstate(invalid="ignore"):
+                    found = (part[method] / part["OASIS"]).to_numpy()
+                if np.isnan(found).all():
+                    continue
+                found = np.clip(found[~np.isnan(found)], 1 / edge, edge)
+                panel.plot(
+                    found, np.full(len(found), height), "o", color=COLOUR[method], markersize=2, alpha=0.35, markeredgewidth=0
+                )
+                panel.plot(np.median(found), height, "|", color=COLOUR[method], markersize=6, markeredgewidth=1.6)
+        panel.set(xscale="log", xlim=(0.7 / edge, 1.4 * edge), title=title, xlabel="of the method, over those of OASIS")
+        panel.set_xticks([1 / edge, 0.1, 1, 10, edge], ["OASIS\nmisses", "0.1", "1", "10", "method\nmisses"])
+        panel.grid(axis="y", visible=False)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    handles = [Line2D([], [], color=COLOUR[m], marker="o", linestyle="", label=m) for m in shown]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(shown))
+    return figure
+
+
+def constants(rows: pd.DataFrame) -> Figure:
+    """Shows: median epochs to the level against the factor by which a constant is wrong, one panel a problem: above the
+    constants of OASIS, below the rates of the others. Bars are the seeds' range; misses lie on the dashed line.
+
+    Requires: case constants, metric epochs.
+    """
+    names = problems(rows, "constants")
+    figure, panels = style.axes(2, len(names), height=4.0, sharey="row", sharex=True, squeeze=False)
+    lines = {
+        "first rate": ("OASIS", "lr", COLOUR["OASIS"], "-"),
+        r"$1 - \beta_2$": ("OASIS", "beta2", style.COLOUR["absolute-value Newton"], "-."),
+        r"$\alpha$": ("OASIS", "alpha", style.COLOUR["trust-region Newton"], "--"),
+    }
+    others = {m: (m, "lr", COLOUR[m], LINE.get(m, "-")) for m in ("GD", "Adam", "AdaHessian", "AdGD")}
+    top = rows[(rows.case == "constants") & np.isfinite(rows.value) & (rows.metric == "epochs")].value.max()
+    top = MISS * (top if np.isfinite(top) else 1)
+    for column, name in enumerate(names):
+        level = level_of(rows, name)
+        for panel, shown in zip(panels[:, column], (lines, others), strict=True):
+            for label, (method, constant, colour, line) in shown.items():
+                table = wrong(rows, name, method, constant, level).replace(np.inf, top).clip(lower=1)
+                middle = table.median()
+                spread = [middle - table.min(), table.max() - middle]
+                panel.errorbar(
+                    table.columns, middle, yerr=spread, color=colour, linestyle=line, marker="o", elinewidth=0.7, label=label
+                )
+            panel.axhline(top, color=style.INK, linewidth=0.6, linestyle="--")
+            panel.set(xscale="log", yscale="log", ylim=(3, 1.6 * top))
+            panel.set_xticks([0.01, 1, 100], ["0.01", "1", "100"])
+        panels[0, column].set_title(f"{name}, {level:.0e}".replace("e-0", "e-"), fontsize=8)
+        panels[1, column].set_xlabel("wrong by")
+    for panel, shown in zip(panels[:, 0], ("OASIS", "others"), strict=True):
+        panel.set_ylabel(f"{shown}: epochs")
+        panel.set_yticks([10, 100, top], ["10", "100", "miss"])
+    for panel in panels[:, -1]:
+        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def batches(rows: pd.DataFrame) -> Figure:
+    """Shows: with mini-batches, the gap at the end of the run, one panel a problem; a dot a seed, a bar at the median. The
+    target is dotted, the start solid; hollow: gradients compared on one batch. What diverged is at the right edge.
+
+    Requires: case batches, metric gap.
+    """
+    names, ends = problems(rows, "batches"), at_the_end(rows, "batches")
+    figure, panels = style.axes(1, len(names), height=2.9, sharey=True, squeeze=False)
+    for panel, name in zip(panels[0], names, strict=True):
+        for height, method in enumerate(STOCHASTIC):
+            colour = COLOUR[method.removesuffix(", same batch")]
+            found = np.clip(ends.loc[name][method], None, MOST)
+            face = "white" if method.endswith("same batch") else colour
+            panel.plot(found, np.full(len(found), height), "o", color=colour, markerfacecolor=face, markersize=2.5, alpha=0.5)
+            panel.plot(np.median(found), height, "|", color=colour, markersize=9, markeredgewidth=2)
+        panel.axvline(1, color=style.INK, linewidth=0.7)
+        panel.axvline(1e-2, color=style.INK, linewidth=0.7, linestyle=":")
+        panel.set(xscale="log", title=name, xlabel="gap", xlim=(1e-4, 1.3 * MOST))
+        panel.set_xticks([1e-4, 1e-2, 1])
+        panel.grid(axis="y", visible=False)
+    panels[0, 0].set_yticks(range(len(STOCHASTIC)), STOCHASTIC)
+    panels[0, 0].invert_yaxis()
+    return figure

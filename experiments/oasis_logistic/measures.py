@@ -1,0 +1,283 @@
+"""Medians over seeds with their intervals; a miss is infinite. Where of two methods both missed, they are not compared.
+
+A method is within a factor of another on a problem where the whole interval of the median ratio is. Work is counted in
+gradients over all examples (names.PRICES).
+"""
+
+import numpy as np
+import pandas as pd
+
+from secondlook.study.statistics import Estimate, median
+from secondlook.study.text import interval, key, number
+
+from .names import QUASI_NEWTON, TUNED
+from .selections import (
+    CONSTANTS,
+    METHODS,
+    STOCHASTIC,
+    at_the_end,
+    best,
+    hardness,
+    level_of,
+    levels,
+    problems,
+    ratio,
+    trials,
+    until,
+    work,
+    wrong,
+)
+
+LIMIT = 2.0  # the factor that still counts as no need of tuning
+SHOWN = (1e-2, 1e-4, 1e-6, 1e-8)
+RIVALS = ("GD", "AdGD", "Adam", "AdaHessian", QUASI_NEWTON)
+BATCH_RIVALS = ("GD", "Adam", "AdaHessian")
+UNTUNED_BATCH = ("OASIS", "OASIS, same batch", "AdGD", "AdGD, same batch")
+
+
+def _cell(values, digits: int = 3) -> str:
+    """A median as tables show it."""
+    found = np.median(np.asarray(values, dtype=float))
+    return "–" if not np.isfinite(found) else number(found, digits)
+
+
+def _compared(spent: pd.DataFrame, method: str, rivals) -> dict[str, Estimate]:
+    """Median ratio of `method` to each rival on each problem. Of each rival: on how many problems they can be compared, on how
+    many of these, and what share, `method` is within LIMIT, and on how many ahead."""
+    found = {}
+    for rival in rivals:
+        estimates = []
+        for problem, part in spent.groupby(level="problem", sort=False):
+            values = ratio(part[method], part[rival])
+            found[key(problem, rival)] = median(values) if len(values) else Estimate(np.nan, n=0)
+            estimates += [found[key(problem, rival)]] if len(values) else []
+        within = sum(e.within(0, LIMIT) for e in estimates)
+        ahead = sum(e.ends[1] < 1 for e in estimates)
+        name = key(rival)
+        found |= {f"{name}_compared": Estimate(len(estimates)), f"{name}_within": Estimate(within, n=len(estimates))}
+        found |= {f"{name}_ahead": Estimate(ahead, n=len(estimates))}
+        found[f"{name}_share"] = Estimate(within / max(len(estimates), 1), n=len(estimates))
+    return found
+
+
+def epochs(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Median epochs to the target on every problem: cancer_oasis. Requires: case deterministic."""
+    spent = until(rows, "deterministic")
+    groups = spent.groupby(level="problem")
+    return {key(problem, method): median(part[method]) for problem, part in groups for method in METHODS}
+
+
+def oasis(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Epochs of untuned OASIS over those of others, and counts: cancer_gd, gd_within. Requires: case deterministic."""
+    return _compared(until(rows, "deterministic"), "OASIS", RIVALS)
+
+
+def oasis_work(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same in work. Requires: case deterministic."""
+    return _compared(work(until(rows, "deterministic")), "OASIS", RIVALS)
+
+
+def adgd(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Epochs of untuned AdGD over those of others, and counts. Requires: case deterministic."""
+    return _compared(until(rows, "deterministic"), "AdGD", ("GD", "Adam"))
+
+
+def far(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """As `oasis`, at the other levels: e8_gd_within. Requires: case deterministic."""
+    found = {}
+    for level in SHOWN:
+        of_level = _compared(until(rows, "deterministic", level), "OASIS", ("GD",))
+        found |= {f"e{round(-np.log10(level))}_{name}": value for name, value in of_level.items() if name.startswith("gd_")}
+    return found
+
+
+def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """On how many problems each method comes to the target, by its median. Requires: case deterministic."""
+    medians = until(rows, "deterministic").groupby(level="problem").median()
+    return {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in METHODS}
+
+
+def lowest(rows: pd.DataFrame) -> Estimate:
+    """The least gap of any run with full gradients: no method has found a lower minimum than Newton's. Requires: case
+    deterministic."""
+    ends = at_the_end(rows, "deterministic")
+    return Estimate(ends.min().min(), n=ends.size)
+
+
+def diverged(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Runs of each case that did."""
+    gaps = rows[rows.metric == "gap"]
+    counts = np.isinf(gaps.value).groupby(gaps.case)
+    return {case: Estimate(part.sum(), n=len(part)) for case, part in counts}
+
+
+def stochastic(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """With mini-batches, epochs of the untuned methods over those of others, and counts: oasis_gd_share,
+    oasis_same_batch_gd_share. Requires: case batches."""
+    spent, found = until(rows, "batches"), {}
+    for method in UNTUNED_BATCH:
+        found |= {f"{key(method)}_{name}": value for name, value in _compared(spent, method, BATCH_RIVALS).items()}
+    return found
+
+
+def gaps(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """With mini-batches, the median gap at the end: cancer_oasis. Requires: case batches."""
+    groups = at_the_end(rows, "batches").groupby(level="problem")
+    return {key(problem, method): median(part[method]) for problem, part in groups for method in STOCHASTIC}
+
+
+def batch_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """On how many problems each method comes to the target of mini-batches. Requires: case batches."""
+    medians = until(rows, "batches").groupby(level="problem").median()
+    return {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in STOCHASTIC}
+
+
+def _costs(rows: pd.DataFrame, method: str, constant: str) -> pd.DataFrame:
+    """Median epochs with a wrong constant over those with the right one: one line a problem, one column a factor; nan where
+    both missed."""
+    lines = {}
+    for problem in problems(rows, "constants"):
+        table = wrong(rows, problem, method, constant, level_of(rows, problem))
+        with np.errstate(invalid="ignore"):
+            lines[problem] = table.median() / table[1.0].median()
+    return pd.DataFrame(lines).T
+
+
+def _varied(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Method and constant of everything that case constants varies."""
+    return {"AdGD": ("AdGD", "lr")} | {m: (m, "lr") for m in TUNED} | {f"OASIS {c}": ("OASIS", c) for c in CONSTANTS}
+
+
+def wrong_by(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """What a constant costs that is wrong by 10 or 100 times, either way: the worst ratio of medians over problems
+    (oasis_lr_10_worst), on how many (_within) and what share of them (_share) it is within LIMIT. Requires: case constants."""
+    found = {}
+    for name, (method, constant) in _varied(rows).items():
+        costs = _costs(rows, method, constant)
+        for by in (10, 100):
+            either = costs[[c for c in costs if c in (by, 1 / by)]].dropna(how="all").max(axis=1)
+            n, within = len(either), (either <= LIMIT).sum()
+            found[f"{key(name)}_{by}_worst"] = Estimate(either.max(), n=n)
+            found[f"{key(name)}_{by}_within"] = Estimate(within, n=n)
+            found[f"{key(name)}_{by}_share"] = Estimate(within / max(n, 1), n=n)
+    return found
+
+
+def costs(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same ratio on each problem and for each factor: sparse_1e4_oasis_alpha_x10, _x0_1. Requires: case constants."""
+    found = {}
+    for name, (method, constant) in _varied(rows).items():
+        table = _costs(rows, method, constant)
+        for problem, line in table.iterrows():
+            found |= {f"{key(problem, name)}_{key(f'x{by:g}')}": Estimate(value) for by, value in line.items()}
+    return found
+
+
+def seconds(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seconds of OASIS to the target over those of others, medians over rounds, and counts. Requires: case times."""
+    return _compared(until(rows, "times", metric="seconds"), "OASIS", RIVALS)
+
+
+def step_seconds(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seconds of an epoch, which is a step, over those of GD, by runs that arrive at 1e-1. Requires: case times."""
+    taken = until(rows, "times", 1e-1, "seconds") / until(rows, "times", 1e-1)
+    ratios = {method: ratio(taken[method], taken["GD"]) for method in METHODS}
+    return {key(m): median(values) if len(values) else Estimate(np.nan, n=0) for m, values in ratios.items()}
+
+
+def conditions(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Condition number at the minimum, and of |H| scaled by its diagonal (_scaled), medians; the largest norm of a gradient at
+    a minimum (gradient). Requires: case problems."""
+    plain, scaled = hardness(rows, "condition"), hardness(rows, "scaled condition")
+    found = {key(problem): median(plain[problem]) for problem in plain}
+    found |= {f"{key(problem)}_scaled": median(scaled[problem]) for problem in scaled}
+    gradients = hardness(rows, "gradient")
+    return found | {"gradient": Estimate(gradients.max().max(), n=gradients.size)}
+
+
+def inside(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """How many of the chosen rates lie inside their range. Requires: cases rates and batch_rates."""
+    found = {case: best(rows, case).inside for case in ("rates", "batch_rates")}
+    return {case: Estimate(flags.sum(), n=len(flags)) for case, flags in found.items()}
+
+
+def condition_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """How hard the problems are. Requires: case problems."""
+    metrics = {"condition at 0": "At 0", "condition": "At the minimum", "scaled condition": "Scaled by its diagonal"}
+    tables = {title: hardness(rows, metric) for metric, title in metrics.items()}
+    return pd.DataFrame(
+        [{"Problem": p, **{t: _cell(table[p], 2) for t, table in tables.items()}} for p in problems(rows, "problems")]
+    )
+
+
+def epochs_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Median epochs to the target. Requires: case deterministic."""
+    spent = until(rows, "deterministic")
+    ratios = _compared(spent, "OASIS", ["GD"])
+    lines = []
+    for problem in problems(rows, "deterministic"):
+        part, name = spent.loc[problem], key(problem, "GD")
+        against = interval(ratios[name], digits=2) if ratios[name].n else "–"
+        lines.append({"Problem": problem, **{m: _cell(part[m]) for m in METHODS}, "OASIS / GD": against})
+    return pd.DataFrame(lines)
+
+
+def levels_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Median epochs to each of SHOWN, for the methods of most interest. Requires: case deterministic."""
+    there = [level for level in SHOWN if level in levels(rows, "deterministic")]
+    tables = {level: until(rows, "deterministic", level) for level in there}
+    lines = []
+    for problem in problems(rows, "deterministic"):
+        line = {"Problem": problem}
+        for method in ("OASIS", "AdGD", "GD", "Adam", "AdaHessian", QUASI_NEWTON):
+            line[method] = " / ".join(_cell(tables[level].loc[problem][method]) for level in there)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def constants_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Median epochs with wrong constants. Requires: case constants."""
+    lines = []
+    for problem in problems(rows, "constants"):
+        level = level_of(rows, problem)
+        for method, constant in _varied(rows).values():
+            table = wrong(rows, problem, method, constant, level)
+            what = CONSTANTS[constant] if method == "OASIS" else "first rate" if method == "AdGD" else "rate"
+            cells = {f"x {by:g}": _cell(table[by]) for by in table}
+            lines.append({"Problem": problem, "Gap": number(level, 1), "Method": method, "Constant": what, **cells})
+    return pd.DataFrame(lines)
+
+
+def batches_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mini-batches: median epochs to the target, and the median gap at the end. Requires: case batches."""
+    spent, ends = until(rows, "batches"), at_the_end(rows, "batches")
+    return pd.DataFrame(
+        [
+            {"Problem": p, **{m: f"{_cell(spent.loc[p][m])} ({number(ends.loc[p][m].median(), 1)})" for m in STOCHASTIC}}
+            for p in problems(rows, "batches")
+        ]
+    )
+
+
+def times_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Median milliseconds to the target. Requires: case times."""
+    taken = 1000 * until(rows, "times", metric="seconds")
+    return pd.DataFrame([{"Problem": p, **{m: _cell(taken.loc[p][m], 2) for m in METHODS}} for p in problems(rows, "times")])
+
+
+def _trial_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    found, lines = trials(rows, case), []
+    for (problem, method), part in found.groupby(level=["problem", "method"], sort=False):
+        cells = {str(i): f"{lr:g}: {_cell([e])}" for i, (lr, e) in enumerate(part.epochs.loc[problem, method].items(), 1)}
+        lines.append({"Problem": problem, "Method": method, **cells})
+    return pd.DataFrame(lines)
+
+
+def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """All trials with full gradients: rate, and median epochs to the target. Requires: case rates."""
+    return _trial_table(rows, "rates")
+
+
+def batch_trial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """All trials with mini-batches. Requires: case batch_rates."""
+    return _trial_table(rows, "batch_rates")
