@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from scipy.optimize import minimize
 
 from experiments.oasis_logistic import experiment, measures, names, problems, selections
 from experiments.oasis_logistic.descents import Watch, descend, lbfgs, shuffled
@@ -158,6 +159,25 @@ def test_quasi_newton_arrives_where_newton_is():
     assert 0 < found.epochs[0] < found.epochs[1] < 100 and 0 <= found.last + 1e-12 < 1e-12 + 1e-9
     short = lbfgs(p, LEVELS, 5)
     assert np.isinf(short.epochs[1]) and short.last > LEVELS[1]
+
+
+@pytest.mark.parametrize("name", ["cancer", "digits, squares", "rotated 1e3", "sparse 1e4"])
+def test_quasi_newton_is_as_fast_as_scipys(name):
+    p, watch, count = PROBLEMS[name](0, 500, 50), Watch((1e-2, 1e-4), 1), 0
+
+    def evaluate(x):
+        nonlocal count
+        theta = torch.from_numpy(x).clone().requires_grad_()
+        loss = p.loss(theta)
+        loss.backward()
+        watch.see(p.gaps(loss.detach())[None].numpy(), count, 0.0)
+        count += 1
+        return loss.item(), theta.grad.numpy()
+
+    options = {"maxcor": 10, "maxiter": 800, "maxfun": 800, "ftol": 0.0, "gtol": 1e-12}
+    minimize(evaluate, np.zeros_like(p.minimum.numpy()), jac=True, method="L-BFGS-B", options=options)
+    (theirs,), ours = watch.arrivals(), lbfgs(p, (1e-2, 1e-4), 800)
+    assert (ours.epochs < 1.5 * theirs.epochs + 5).all() and (theirs.epochs < 1.5 * ours.epochs + 5).all()
 
 
 def test_a_level_once_reached_stays_reached():
