@@ -12,9 +12,8 @@ from secondlook.study.text import fixed, interval, key, number
 
 from .selections import broken, by_block, by_factor, by_method, by_rate, counted, last, learning_rates
 
-MARGIN = (
-    0.01  # bits per character: what the paper's gains, some 0.07 bits a word, are for one of a word's five or six characters
-)
+# Bits per character: the paper's gains are about 0.07 bits a word, and a word has five or six characters.
+MARGIN = 0.01
 COMPARED = {  # the declared comparisons: the first minus the second
     "adamw": ("AdaHessian", "AdamW"),
     "adam": ("AdaHessian", "Adam"),
