@@ -253,7 +253,7 @@ def test_a_run_that_diverged_or_ends_above_frequencies_counts_as_these():
     assert (found["adahessian_near"].value, found["adahessian_far"].value) == (0, 1.25)
     assert (found["over_adamw_near"].value, found["over_adamw_far"].value) == (-0.5, -0.5)
     assert selections.broken(rows)["AdamW"][10.0].tolist() == [True, True]
-    assert measures.scaling_table(rows).set_index("Factor").loc[10.0].tolist() == ["4.00 (2)", "3.50 (1)"]
+    assert measures.scaling_table(rows).set_index("Factor").loc["10"].tolist() == ["4.00 (2)", "3.50 (1)"]
 
 
 def test_the_best_rate_and_whether_it_is_inside():

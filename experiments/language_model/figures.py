@@ -27,7 +27,7 @@ def _legend(figure: Figure, panel: Axes, columns: int) -> None:
 
 def _counted(panel: Axes, value: float, name: str) -> None:
     panel.axhline(value, color=style.GREY, linewidth=0.8, linestyle=":")
-    panel.text(1, value, name, transform=panel.get_yaxis_transform(), ha="right", va="bottom", fontsize=7)
+    panel.text(0.01, value, name, transform=panel.get_yaxis_transform(), va="top", fontsize=7)
 
 
 def curves(rows: pd.DataFrame) -> Figure:

@@ -140,7 +140,7 @@ def scaling_table(rows: pd.DataFrame) -> pd.DataFrame:
     for method, table in by_factor(rows).items():
         count = failed[method].sum()
         shown[method] = table.mean().map(fixed) + count.map(lambda broke: f" ({broke})" if broke else "")
-    return pd.DataFrame(shown).rename_axis("Factor").reset_index()
+    return pd.DataFrame(shown).rename(index="{:g}".format).rename_axis("Factor").reset_index()
 
 
 def blocks(rows: pd.DataFrame) -> dict[str, Estimate]:

@@ -266,11 +266,9 @@ def times_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trial_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
-    found, lines = trials(rows, case), []
-    for (problem, method), part in found.groupby(level=["problem", "method"], sort=False):
-        cells = {str(i): f"{lr:g}: {_cell([e])}" for i, (lr, e) in enumerate(part.epochs.loc[problem, method].items(), 1)}
-        lines.append({"Problem": problem, "Method": method, **cells})
-    return pd.DataFrame(lines)
+    epochs = trials(rows, case).epochs.unstack("problem")[problems(rows, case)].sort_index().reindex(TUNED, level="method")
+    cells = epochs.map(lambda e: f"{e:g}" if np.isfinite(e) else "–").rename_axis(["Method", "lr"]).reset_index()
+    return cells.assign(lr=cells.lr.map("{:g}".format))
 
 
 def trial_table(rows: pd.DataFrame) -> pd.DataFrame:

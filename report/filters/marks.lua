@@ -80,14 +80,15 @@ function Figure(figure)
 end
 
 -- Only a long table may break across pages. Typst keeps all others together; LaTeX needs to be told how much room they take.
-local LONG = 1500 -- characters: half a page
+local LONG, ROWS = 1500, 28 -- characters, and rows of few characters: half a page
 
 function Table(tbl)
-  local length = #pandoc.utils.stringify(tbl)
-  if FORMAT == "typst" and length > LONG then
+  local length, rows = #pandoc.utils.stringify(tbl), #tbl.bodies[1].body
+  local long = length > LONG or rows > ROWS
+  if FORMAT == "typst" and long then
     return { pandoc.RawBlock("typst", "#long["), tbl, pandoc.RawBlock("typst", "]") }
-  elseif FORMAT == "latex" and length <= LONG then
-    local lines = #tbl.bodies[1].body + length // 60 + 5
+  elseif FORMAT == "latex" and not long then
+    local lines = rows + length // 60 + 5
     return { pandoc.RawBlock("latex", "\\Needspace{" .. lines .. "\\baselineskip}"), tbl }
   end
 end
