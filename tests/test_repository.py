@@ -72,8 +72,8 @@ def test_the_scope_table_has_every_experiment_and_one_of_four_words_a_line():
     lines = [line.split(" | ") for line in found.splitlines()[2:] if line.startswith("| ") and "**" not in line]
     words = {"reproduced", "proxy", "quoted", "out of scope"}
     assert len(lines) > 30 and all(word in words or "unrecorded else" in word for _, word, *_ in lines)
-    labels = {re.search(r"\{#(sec:[\w-]+)", (e.folder / "section.md").read_text())[1] for e in experiments(ROOT)}
-    assert labels <= set(re.findall(r"@(sec:[\w-]+)", found))
+    labels = {re.search(r"\{#sec:([\w-]+)", (e.folder / "section.md").read_text())[1] for e in experiments(ROOT)}
+    assert labels == set(re.findall(r'see\("([\w-]+)"\)', found))
 
 
 def test_figures_say_what_they_show_and_need():

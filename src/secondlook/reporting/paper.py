@@ -5,7 +5,7 @@
                                                      --pandoc--> latex/report.tex
 
 A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below; paper.md sees `claims`,
-`sections`, `stages`, `unrecorded`, `machines`, `changed`, `tally`, `judged`, `level` and `scale`. Every reference is checked
+`sections`, `stages`, `unrecorded`, `machines`, `changed`, `tally`, `judged`, `see`, `level` and `scale`. Every reference is checked
 before anything is written.
 """
 
@@ -29,6 +29,7 @@ from secondlook.study.records import changed_sources, unrecorded
 from secondlook.study.statistics import LEVEL
 from secondlook.study.text import fill, number
 
+NOT_HERE = "no section in this edition"
 LONGEST_LINE = 110  # characters of a table's row; a longer row makes the table as wide as the text, and its cells wrap
 NUMERIC = re.compile(r"[-−+\d.,×⁻⁰¹²³⁴⁵⁶⁷⁸⁹ %∞\[\]]+|–|n/a")
 FORMATS = {"typst": ".typ", "html5": ".html", "latex": ".tex"}
@@ -115,6 +116,7 @@ def compose(root: Path, results: Path, scale: str) -> str:
         "sections": list(sections.values()),
         "tally": tally(claims),
         "judged": lambda letter: sum(claim["id"].startswith(letter) for claim in claims),
+        "see": lambda name: f"@sec:{name}" if f"{{#sec:{name}}}" in "".join(sections.values()) else NOT_HERE,
         "level": LEVEL,
         "scale": scale,
         **provenance([found[name] for name in order], results, scale),
