@@ -5,8 +5,8 @@
                                                      --pandoc--> latex/report.tex
 
 A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below; paper.md sees `claims`,
-`sections`, `stages`, `unrecorded`, `machines`, `changed`, `tally`, `judged`, `see`, `level` and `scale`. Every reference is checked
-before anything is written.
+`sections`, `stages`, `unrecorded`, `machines`, `changed`, `tally`, `judged`, `see`, `level` and `scale`. Every reference is
+checked before anything is written.
 """
 
 import re
