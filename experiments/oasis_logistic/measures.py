@@ -77,20 +77,6 @@ def oasis_work(rows: pd.DataFrame) -> dict[str, Estimate]:
     return _compared(work(until(rows, "deterministic")), "OASIS", RIVALS)
 
 
-def adgd(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Epochs of untuned AdGD over those of others, and counts. Requires: case deterministic."""
-    return _compared(until(rows, "deterministic"), "AdGD", ("GD", "Adam"))
-
-
-def far(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """As `oasis`, at the other levels: e8_gd_within. Requires: case deterministic."""
-    found = {}
-    for level in SHOWN:
-        of_level = _compared(until(rows, "deterministic", level), "OASIS", ("GD",))
-        found |= {f"e{round(-np.log10(level))}_{name}": value for name, value in of_level.items() if name.startswith("gd_")}
-    return found
-
-
 def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
     """On how many problems each method comes to the target, by its median. Requires: case deterministic."""
     medians = until(rows, "deterministic").groupby(level="problem").median()
@@ -102,13 +88,6 @@ def lowest(rows: pd.DataFrame) -> Estimate:
     deterministic."""
     ends = at_the_end(rows, "deterministic")
     return Estimate(ends.min().min(), n=ends.size)
-
-
-def diverged(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Runs of each case that did."""
-    gaps = rows[rows.metric == "gap"]
-    counts = np.isinf(gaps.value).groupby(gaps.case)
-    return {case: Estimate(part.sum(), n=len(part)) for case, part in counts}
 
 
 def stochastic(rows: pd.DataFrame) -> dict[str, Estimate]:

@@ -179,21 +179,6 @@ def ridge_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
-def ridge_risk(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Risk at the best penalty, order 1 and 2 over order 0, medians over seeds.
-
-    Requires: case penalties.
-    """
-    found = {}
-    for smoothness in levels(rows, "penalties", "smoothness"):
-        for noise in levels(rows, "penalties", "noise")[1:]:
-            plain, *more = (ridge(rows, "risk", smoothness, noise, order).min(axis=1) for order in ORDERS[:3])
-            for order, risk in zip(ORDERS[1:], more, strict=False):
-                name = key(f"truth {smoothness:g}", "loud" if noise == 1 else "quiet", order)
-                found[name] = statistics.median(risk / plain)
-    return found
-
-
 def _shares(found: list, settings: Container[str]) -> dict[str, Estimate]:
     """Of the `cells` found in these settings."""
     errors = pd.concat([ratio.rename("ratio").reset_index() for setting, _, ratio in found if setting in settings])
