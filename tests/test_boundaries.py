@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secondlook.study.experiment import experiments
-from secondlook.study.sources import PACKAGE, code, outside_imports, sources
+from secondlook.study.sources import PACKAGE, imported, outside_imports
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = experiments(ROOT)
@@ -42,7 +42,7 @@ def test_experiments_and_the_library_need_little_and_plot_nothing(path):
 
 @names(modules("optim", "curvature", "problems"))
 def test_the_library_stands_without_the_study(path):
-    assert not [file for file in sources(path, ROOT) if PACKAGE / "study" in file.parents]
+    assert not [file for file in imported(path, ROOT) if PACKAGE / "study" in file.parents]
 
 
 @names([e.folder / "measures.py" for e in EXPERIMENTS])
@@ -59,38 +59,3 @@ def test_drawing_never_imports_torch(project):
     )
     done = subprocess.run(**{**project.command(), "args": [sys.executable, "-c", code]}, capture_output=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_an_import_is_followed_through_packages_and_siblings(tmp_path):
-    folder = tmp_path / "experiments" / "one"
-    folder.mkdir(parents=True)
-    (folder / "experiment.py").write_text("def f():\n    from .part import x\n")
-    (folder / "part.py").write_text("from secondlook.study import files\n")
-    found = {path.name for path in sources(folder / "experiment.py", tmp_path)}
-    assert found == {"experiment.py", "part.py", "__init__.py", "files.py", "errors.py"}
-
-
-BEFORE = '''"""What it is for."""
-
-import math  # for pi
-
-
-class A:
-    """A
-    thing."""
-
-    text = """# not a comment"""  # but this is
-
-    def f(self):
-        "Docstring."
-        return "#"
-'''
-AFTER = '''import math
-class A:
-    text = """# not a comment"""
-    def f(self):
-        return "#"'''
-
-
-def test_what_a_result_depends_on_is_code_and_no_comment():
-    assert code(BEFORE) == AFTER and code(AFTER) == AFTER

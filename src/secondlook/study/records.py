@@ -211,11 +211,12 @@ def missing_cases(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
 
 
 def changed_sources(experiment: Experiment, record: dict) -> list[str]:
-    """Names of the sources that are not what they were when `record` was made."""
+    """Names of the sources that are not what they were when `record` was made. What it lists beyond today's no longer counts: a
+    file that has stopped importing one has changed itself."""
     now = digests(experiment.sources("experiment"), experiment.root)
     then = record.get("sources")
     then = then if isinstance(then, dict) else {}
-    return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    return sorted(name for name in now if now[name] != then.get(name))
 
 
 def check_recorded(path: Path, record: dict, setting: Setting) -> None:
