@@ -16,8 +16,8 @@ from torch.nn import functional
 from experiments.click_model import experiment, figures, measures, pairs, selections, teacher
 from experiments.click_model.methods import METHODS, Method
 from experiments.click_model.model import ClickModel
-from secondlook.curvature.blocks import flat
 from secondlook.curvature.hutchinson import ONE_PROBE
+from secondlook.curvature.vectors import flat
 from secondlook.errors import Mistake
 from secondlook.optim.base import SEED
 from secondlook.study import claims

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from secondlook.curvature import Composed, Exact, Objective, Preactivations, estimate
-from secondlook.curvature.blocks import flat
 from secondlook.curvature.dense import hessian
+from secondlook.curvature.vectors import flat
 from secondlook.errors import Mistake
 from secondlook.problems.digits import CLASSES, COUNT, digits
 from secondlook.reporting import style

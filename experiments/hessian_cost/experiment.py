@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from secondlook.curvature import Composed, Objective
-from secondlook.curvature.blocks import flat, split
 from secondlook.curvature.dense import gauss_newton
 from secondlook.curvature.gauss_newton_product import GaussNewton
+from secondlook.curvature.vectors import flat, split
 from secondlook.problems.networks import Network
 from secondlook.study.parameters import Positive, PositiveInt
 

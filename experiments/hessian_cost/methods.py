@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature import dense
-from secondlook.curvature.blocks import flat, split
 from secondlook.curvature.products import GraphHessian
+from secondlook.curvature.vectors import flat, split
 
 Loss = Callable[[list[Tensor]], Tensor]
 

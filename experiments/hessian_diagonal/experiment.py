@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature import DiagPlusPlus, Hutchinson, MeanSquare, Objective, XDiag, estimate
-from secondlook.curvature.blocks import flat
 from secondlook.curvature.diagonal import Diagonal
+from secondlook.curvature.vectors import flat
 from secondlook.problems.quadratics import rotation
 from secondlook.study.parameters import NonNegative, Positive, PositiveInt, Text
 

@@ -25,9 +25,9 @@ from secondlook.curvature import (
     XDiag,
 )
 from secondlook.curvature.averaging import spatial_average
-from secondlook.curvature.blocks import flat, split
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.vectors import flat, split
 
 CHUNK = 128  # products of the dense matrix at a time
 FEW = 100  # products: with more, layer sums are exact, and of the others only the plain one and XDiag are worth the time

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.products import hvp
+from secondlook.curvature.vectors import flat, split
 
 Blocks = list[list[int]]  # entries of theta, the parameters flattened one after the other, in each block
 
@@ -112,13 +113,3 @@ class BlockHessian:
         for entries, H in self.groups:
             result[entries] = function(H, v[entries])
         return result
-
-
-def flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([x.reshape(-1) for x in tensors])
-
-
-def split(v: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-    """The flat v (n,) in the shapes of `params`."""
-    parts = v.split([p.numel() for p in params])
-    return [part.view(p.shape) for part, p in zip(parts, params, strict=True)]

@@ -24,9 +24,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from secondlook.curvature.blocks import flat
 from secondlook.curvature.exact import basis
 from secondlook.curvature.products import Operator, hvp
+from secondlook.curvature.vectors import flat
 
 ROWS = 128  # symmetrised at a time
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secondlook.curvature.blocks import split
 from secondlook.curvature.exact import Exact
 from secondlook.curvature.products import Operator
+from secondlook.curvature.vectors import split
 from secondlook.curvature.xdiag import range_of, sign_columns, times
 
 

@@ -31,9 +31,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secondlook.curvature.blocks import flat, split
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.products import Operator
+from secondlook.curvature.vectors import flat, split
 
 CHECK_EVERY = 5  # steps of Lanczos between two looks at the Ritz pairs
 ENDS = ("largest", "smallest", "magnitude")

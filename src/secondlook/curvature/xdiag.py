@@ -29,10 +29,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secondlook.curvature.blocks import flat, split
 from secondlook.curvature.exact import Exact
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.vectors import flat, split
 
 
 @dataclass(frozen=True)

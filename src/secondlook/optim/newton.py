@@ -41,8 +41,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from secondlook.curvature.blocks import BlockHessian, Blocks, flat, split, whole
+from secondlook.curvature.blocks import BlockHessian, Blocks, whole
 from secondlook.curvature.trust_region import in_eigenbasis, steihaug
+from secondlook.curvature.vectors import flat, split
 from secondlook.optim.base import COUNT, FLAG, NOT_NEGATIVE, POSITIVE, Checked, check, refuse_sparse_and_complex
 
 ACCEPT = ("a number in [0, 1/4)", lambda x: 0 <= x < 1 / 4)

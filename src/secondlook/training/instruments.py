@@ -46,10 +46,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from secondlook.curvature.blocks import split
 from secondlook.curvature.objective import Objective
 from secondlook.curvature.products import Operator
 from secondlook.curvature.spectrum import eigenpairs, hutch_plus_plus
+from secondlook.curvature.vectors import split
 from secondlook.training.path import Path
 
 MULTIPLES = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # -1 is the start of the epoch, 0 its end

@@ -35,7 +35,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from secondlook.curvature.blocks import flat
+from secondlook.curvature.vectors import flat
 
 
 class Sketch:

@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from secondlook.curvature.blocks import flat, split
+from secondlook.curvature.vectors import flat, split
 
 Evaluate = Callable[[], float]
 
