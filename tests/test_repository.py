@@ -3,16 +3,19 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+import secondlook
 from secondlook.study.experiment import experiments
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_the_lock_pins_every_version_and_names_no_address():
@@ -29,10 +32,33 @@ def test_conda_installs_the_same_lock():
     assert environment["dependencies"][-1] == {"pip": ["--requirement requirements.lock", "--editable ."]}
 
 
+def test_one_version_stands_in_the_package_and_the_citation_and_a_release_in_the_changelog():
+    assert "version" in PYPROJECT["project"]["dynamic"] and "version" not in PYPROJECT["project"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "secondlook.__version__"}
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == secondlook.__version__
+    headings = re.findall(r"^## \[(.+)\](?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == ("Unreleased", "")
+    released = dict(headings[1:]).get(secondlook.__version__)
+    assert str(citation.get("date-released")) == str(released)
+
+
+def test_the_changelog_sorts_changes_by_their_kind():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert text.count("\n## ") == len(re.findall(r"^## \[", text, re.MULTILINE)) >= 1
+    kinds = re.findall(r"^### (.*)$", text.partition("\n## ")[2].partition("\n## ")[0], re.MULTILINE)
+    assert kinds == [kind for kind in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security") if kind in kinds]
+
+
 def test_every_declared_dependency_is_in_the_lock():
-    text = (ROOT / "pyproject.toml").read_text().split("dependencies = ", 1)[1].split("[project.scripts]")[0]
-    text = re.sub(r"^benchmark = .*$", "", text, flags=re.MULTILINE)  # peers, which only a recorded stage needs
-    names = {re.split(r"[>=]", name)[0].lower() for name in re.findall(r'"([A-Za-z][\w>=.-]*)"', text)}
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    wanted = [
+        *PYPROJECT["project"]["dependencies"],
+        *(name for extra in extras if extra != "benchmark" for name in extras[extra]),
+    ]
+    names = {re.split(r"[\[>=]", name)[0].lower() for name in wanted} - {
+        "secondlook"
+    }  # peers: only a recorded stage needs them
     assert len(names) > 15
     assert [name for name in names if not re.search(rf"^{re.escape(name)}==", LOCK, re.MULTILINE)] == []
 

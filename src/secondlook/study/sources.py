@@ -4,8 +4,8 @@
     sources     the files on which what it computes depends; the workflow lists them as inputs, a record carries their digests
 
 The two differ by the `__init__` files that only re-export. What is imported through one depends on the file that defines the
-name, and neither on the `__init__` nor on its neighbours: `from secondlook.optim import AdaHessian` depends on adahessian.py and
-on what that imports. So a change to one module reruns what uses it and nothing else, and a new module reruns nothing.
+name, and neither on the `__init__` nor on its neighbours: `from secondlook.optim import AdaHessian` depends on adahessian.py
+and on what that imports. So a change to one module reruns what uses it and nothing else, and a new module reruns nothing.
 """
 
 import ast
