@@ -7,11 +7,13 @@ import torch
 from torch import nn
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from secondlook.curvature.products import hvp
 from secondlook.optim import AdaHessian, compiled_step
 from secondlook.problems.batch_norm import BatchNorm2d
 from secondlook.problems.resnet import convnet, resnet
+from secondlook.training import Precision
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -204,3 +206,57 @@ def test_a_compiled_step_trains_the_network():
     compiled_step(AdaHessian(model.parameters()), model, functional.cross_entropy, backend="eager")(x, y)
     for p, q in zip(model.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-9)
+
+
+# What a GPU is sent -----------------------------------------------------------------------------------------------------------
+
+DRIVER = ("NVIDIA driver", "CUDA driver", "CUDA error", "no CUDA", "device-side", "No CUDA GPUs", "cudaGetDeviceCount")
+
+
+class Replay(TorchDispatchMode):
+    """Sends every `native_*` call once more, with its own CPU tensors, to the kernel that is registered for CUDA.
+
+    A kernel that asks the driver for a device has taken its arguments; another error is one that a GPU would raise, too.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.refused = 0, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.split("::")[1]
+        if name.startswith("native_"):
+            self.calls += 1
+            said = "it returned without a device"
+            try:
+                function.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *args, **(kwargs or {}))
+            except Exception as error:
+                said = str(error).splitlines()[0]
+            if not any(word in said for word in DRIVER):
+                self.refused.append((name, said))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no kernels for CUDA")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU, its own tests say it")
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["NCHW", "channels last"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_kernels_for_cuda_take_what_a_step_sends_them(bf16, channels_last, order):
+    precision, model = Precision(bf16=bf16, channels_last=channels_last), resnet(8, seeded(), width=4)
+    forward = precision.model(model)
+    x = precision.batch(torch.randn(4, 3, 32, 32, generator=seeded(1)))
+    with Replay() as replay:
+        loss = functional.cross_entropy(forward(x), torch.arange(4))
+        AdaHessian(model.parameters()).backward(loss) if order == 2 else loss.backward()
+    assert replay.calls >= 14 and not replay.refused
+
+
+def test_a_kernel_for_cuda_that_refuses_is_seen():
+    """A batch norm without a scale is what CUDA refuses where the CPU does not: the check can fail."""
+    if torch.version.cuda is None or torch.cuda.is_available():
+        pytest.skip("needs a build for CUDA on a machine without a GPU")
+    x, (mean, r) = torch.ones(2, 3, 4, 4), torch.ones(2, 3)
+    with Replay() as replay:
+        torch.ops.aten.native_batch_norm_backward(x, x, None, None, None, mean, r, True, 0.0, [False, True, True])
+    assert replay.refused == [("native_batch_norm_backward", "tensor does not have a device")]

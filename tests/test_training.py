@@ -26,6 +26,7 @@ from secondlook.optim import KFAC, OASIS, AdaHessian, compiled_step
 from secondlook.training import Checkpoints, Precision, Run, captured_step, eager_step, generator, price, train
 from secondlook.training.loop import ROW
 from secondlook.training.rules import EVE, AdaptiveRate, CarefulRate
+from secondlook.training.steps import attempted, differentiate, replaying
 
 torch.set_num_threads(1)
 EPOCHS, BATCH = 3, 8
@@ -588,6 +589,105 @@ def test_a_captured_step_says_what_it_needs(name):
     model = network(0)
     with pytest.raises(ValueError, match="must have parameters and generator on a GPU"):
         captured_step(OPTIMISERS[name](model), model, functional.cross_entropy)
+
+
+class Replay:
+    """Stands for a captured step: computes eagerly, and tells of it."""
+
+    def __init__(self, model: nn.Module, told: list):
+        self.model, self.told = model, told
+
+    def replay(self, optimizer, x: Tensor, y: Tensor) -> Tensor:
+        self.told.append(("replayed", len(x)))
+        return differentiate(optimizer, self.model, functional.cross_entropy, x, y)
+
+
+@pytest.mark.parametrize(
+    "sizes, told",
+    {
+        "the last, smaller batch stays eager": ([8, 8, 6] * 4, "eeeererrerre"),
+        "a run may go on with its smallest batch": ([6, 8, 8, 8, 8, 8, 6], "eeeerre"),
+    }.values(),
+)
+def test_a_step_is_captured_after_three_of_its_kind_and_smaller_batches_never(sizes, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    model, optimizer, calls = network(0), None, []
+
+    def eager(x, y):
+        calls.append(("eager", len(x)))
+        return differentiate(optimizer, model, functional.cross_entropy, x, y)
+
+    def walk(make_step) -> list[float]:
+        nonlocal model, optimizer
+        model = network(0)
+        optimizer = OPTIMISERS["AdaHessian"](model)
+        step = make_step(model, optimizer)
+        return [step(flip(X[:size], None), Y[:size]).item() for size in sizes]
+
+    found = walk(lambda model, optimizer: replaying(optimizer, eager, lambda x, y: Replay(model, calls)))
+    assert found == walk(lambda model, optimizer: eager_step(optimizer, model, functional.cross_entropy))
+    assert [size for _, size in calls] == sizes
+    assert [how[0] for how, _ in calls] == list(told)
+
+
+def test_each_kind_of_step_is_captured_once(monkeypatch):
+    """With a Hessian every second step there are two kinds: three eager steps of each, then each has its graph."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    model, calls, captures = network(0), [], []
+    optimizer = OPTIMISERS["every 2"](model)
+
+    def eager(x, y):
+        calls.append("e")
+        return differentiate(optimizer, model, functional.cross_entropy, x, y)
+
+    def capture(x, y):
+        captures.append(optimizer.state_dict()["state"][0]["step"])
+        return Replay(model, told)
+
+    told = []
+    step = replaying(optimizer, eager, capture)
+    for _ in range(12):
+        step(flip(X[:8], None), Y[:8])
+    assert captures == [6, 7] and len(calls) == 6 and len(told) == 6
+
+
+def test_a_capture_that_fails_leaves_stream_and_probes_as_they_were(monkeypatch):
+    """The stream is the one from before, the probes' generator a new one at the same place; and the run goes on eagerly."""
+    streams, attempts = ["before"], []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+    model = network(0)
+    optimizer = OPTIMISERS["AdaHessian"](model)
+    x, y = flip(X[:8], None), Y[:8]
+
+    def capture(x, y):
+        attempts.append(optimizer.generator)
+        streams.append("side")
+        differentiate(optimizer, model, functional.cross_entropy, x, y)  # draws probes, leaves gradients and curvature
+        raise RuntimeError("operation failed due to a previous error during capture\nmore")
+
+    def eager(x, y):
+        return differentiate(optimizer, model, functional.cross_entropy, x, y)
+
+    step = replaying(optimizer, eager, capture)
+    with pytest.warns(UserWarning, match="AdaHessian cannot be captured and stays eager: operation failed .* during capture$"):
+        found = [step(x, y).item() for _ in range(6)]
+    assert streams == ["before", "side", "before"] and len(attempts) == 1 and optimizer.generator is not attempts[0]
+    other = network(0)
+    same_step = eager_step(OPTIMISERS["AdaHessian"](other), other, functional.cross_entropy)
+    assert found == [same_step(x.clone(), y).item() for _ in range(6)]
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_mistake_in_a_capture_is_no_failed_capture(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+
+    def capture():
+        raise TypeError("a programming error")
+
+    with pytest.raises(TypeError, match="a programming error"):
+        attempted(torch.optim.SGD(network(0).parameters()), capture)
 
 
 def test_tf32_is_off_unless_declared_and_left_as_it_was():

@@ -81,8 +81,8 @@ class _Backward(Function):
             raise RuntimeError("this batch norm has no derivatives of third order: take torch.nn.BatchNorm2d")
         gy, x, gamma, mean, r, n_P, n_S = ctx.saved_tensors
         n = x.numel() / len(gamma)
-        n_Q, n_V = _sums(v, x, mean, r)
-        n_M, _ = _sums(v, gy, torch.zeros_like(mean), torch.ones_like(r))
+        n_Q, n_V = _sums(v, x, gamma, mean, r)
+        n_M, _ = _sums(v, gy, gamma, torch.zeros_like(mean), torch.ones_like(r))
         S, P, V, Q, M = n_S / n, n_P / n, n_V / n, n_Q / n, n_M / n
         K = M - S * V - P * Q
         scale = gamma * r
@@ -96,9 +96,12 @@ class _Backward(Function):
         return by_gy, by_x, n * r * K, None, None
 
 
-def _sums(v: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of v (x - mean) r and of v over all but the channels, (C,) each, in one pass and without a product in memory."""
-    return native_backward(v, x, None, None, None, mean, r, True, 0.0, [False, True, True])[1:]
+def _sums(v: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of v (x - mean) r and of v over all but the channels, (C,) each, in one pass and without a product in memory.
+
+    No sum depends on gamma; kernels for a GPU ask for it all the same.
+    """
+    return native_backward(v, x, gamma, None, None, mean, r, True, 0.0, [False, True, True])[1:]
 
 
 def _combined(terms: list[tuple[Tensor, Tensor]], constant: Tensor) -> Tensor:

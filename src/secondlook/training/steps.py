@@ -5,6 +5,8 @@ without a graph, taken before the update. `eager_step` makes one; `captured_step
 one that is compiled, which take the same arguments and can stand in its place.
 """
 
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,8 +62,9 @@ def captured_step(
     A small network's step is hundreds of kernels that the GPU finishes sooner than the host can start them; a replay starts
     all of them at once. The update stays eager: a few kernels, whose numbers (rate, step count) change from step to step.
     There is a graph for every shape of a batch, with and without curvature, each captured after three eager steps of its kind;
-    its buffers stay allocated. The operations are those of the eager step, and so are probes and numbers, but for the
-    algorithms that libraries choose. The loss returned is overwritten by the next step.
+    its buffers stay allocated. A batch smaller than the largest so far, such as an epoch's last, stays eager. The operations
+    are those of the eager step, and so are probes and numbers, but for the algorithms that libraries choose. The loss returned
+    is overwritten by the next step. Where a capture fails, a warning says why, and steps of its kind stay eager.
 
     Raises ValueError for parameters or a generator that are not on a GPU, for K-FAC, whose hooks a replay does not call, and
     for a data-parallel optimiser, whose curvature it would not average.
@@ -74,8 +77,6 @@ def captured_step(
         raise ValueError("optimizer must not be K-FAC and must have parameters and generator on a GPU, to be captured")
     if getattr(optimizer, "replicas", None) is not None:
         raise ValueError("optimizer must not be data-parallel to be captured")
-    graphs: dict[object, Captured] = {}
-    seen: dict[object, int] = {}
     side = torch.cuda.Stream()
 
     def eager(x: Tensor, y: Tensor) -> Tensor:
@@ -85,20 +86,48 @@ def captured_step(
         torch.cuda.current_stream().wait_stream(side)
         return loss
 
+    def capture(x: Tensor, y: Tensor) -> Captured:
+        return Captured.of(optimizer, x, y, lambda x, y: differentiate(optimizer, model, criterion, x, y), side)
+
+    return replaying(optimizer, eager, capture)
+
+
+def replaying(optimizer: torch.optim.Optimizer, eager: Step, capture: Callable[[Tensor, Tensor], "Captured"]) -> Step:
+    """The step that computes with `eager`, and from the fourth of a kind on by replays of what `capture` made of that kind."""
+    captured: dict[object, Captured | None] = {}
+    seen, largest = Counter(), 0
+
     def step(x: Tensor, y: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, len(x))
         kind = (x.shape, x.dtype, due(optimizer))
-        if kind in graphs:
-            loss = graphs[kind].replay(optimizer, x, y)
-        elif seen.setdefault(kind, 0) < WARM_UP:
-            seen[kind] += 1
-            loss = eager(x, y)
+        if kind not in captured and seen[kind] == WARM_UP and len(x) == largest:
+            captured[kind] = attempted(optimizer, lambda: capture(x, y))
+        if len(x) == largest and captured.get(kind):
+            loss = captured[kind].replay(optimizer, x, y)
         else:
-            graphs[kind] = Captured.of(optimizer, x, y, lambda x, y: differentiate(optimizer, model, criterion, x, y), side)
-            loss = graphs[kind].replay(optimizer, x, y)
+            seen[kind] = min(seen[kind] + 1, WARM_UP)
+            loss = eager(x, y)
         optimizer.step()
         return loss
 
     return step
+
+
+def attempted(optimizer: torch.optim.Optimizer, capture: Callable[[], "Captured"]) -> "Captured | None":
+    """What `capture` makes; None, with a warning, where it fails: stream and probes are then as they were."""
+    stream = torch.cuda.current_stream()
+    probes = optimizer.generator.clone_state() if isinstance(optimizer, SecondOrder) else None
+    try:
+        return capture()
+    except RuntimeError as error:
+        torch.cuda.set_stream(stream)
+        optimizer.zero_grad()
+        if probes is not None:
+            optimizer.generator = probes  # its predecessor waits for a replay that will not come
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"a step of {type(optimizer).__name__} cannot be captured and stays eager: {why}", stacklevel=3)
+        return None
 
 
 @dataclass(frozen=True)
