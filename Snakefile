@@ -14,7 +14,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        PAPER,
+        RESULTS.paper,
         README,
         [FIGURES[name] for name in FIGURES],
         [tables(experiment) for experiment in EXPERIMENTS.values()],  # named, so that one that was removed is made again

@@ -15,6 +15,7 @@ from secondlook.study.experiment import Experiment
 from secondlook.study.files import to_json
 from secondlook.study.measures import Summary, to_plain
 from secondlook.study.records import provenance
+from secondlook.study.results import Results
 from secondlook.study.statistics import Estimate
 
 PROJECT = Path(__file__).parents[1]
@@ -129,7 +130,7 @@ def project(tmp_path, drawing):
 
 
 def build(project):
-    return paper.build(project, project / "results", "paper")
+    return paper.build(Results(project))
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -201,9 +202,10 @@ def test_what_a_section_must_not_say(project, old, new, message):
     ("name", "verb"), [("claims.json", "claims"), ("summary/toy.json", "summarise toy"), ("raw/toy/only.json", "run toy")]
 )
 def test_what_is_missing_is_named(project, name, verb):
-    (project / "results" / name).unlink()
+    shutil.copytree(project / "results", project / "results" / "smoke")
+    (project / "results" / "smoke" / name).unlink()
     with pytest.raises(Mistake, match=rf"{name} is missing: run 'python -m secondlook {verb} --scale smoke' first"):
-        paper.build(project, project / "results", "smoke")
+        paper.build(Results(project, "smoke"))
 
 
 @pytest.mark.parametrize("name", ["claims.json", "summary/toy.json", "raw/toy/only.json"])
@@ -259,13 +261,13 @@ The end.
 def test_the_readme_is_renewed(project):
     path = project / "README.md"
     path.write_text(README)
-    assert readme.update(project, project / "results") == f"{path}: 1 verdicts, 1 figures"
+    assert readme.update(Results(project)) == f"{path}: 1 verdicts, 1 figures"
     text = path.read_text()
     assert "| A1 |" in text and "**not reproduced**" in text and "old" not in text
     assert text.startswith("# Title") and text.endswith("The end.\n")
     shown = project / "report" / "readme" / "toy-line.svg"
     assert shown.read_bytes() == (project / "results" / "figures" / "toy" / "line.svg").read_bytes()
-    readme.update(project, project / "results")
+    readme.update(Results(project))
     assert path.read_text() == text
 
 
@@ -282,5 +284,5 @@ def test_what_a_readme_must_hold(project, old, new, message):
     path.write_text(README.replace(old, new))
     before = path.read_text()
     with pytest.raises(Mistake, match=message):
-        readme.update(project, project / "results")
+        readme.update(Results(project))
     assert path.read_text() == before

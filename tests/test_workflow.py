@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Project, demo
 
 from secondlook.study.experiment import Experiment
-from secondlook.study.records import recorded_path
+from secondlook.study.results import Results
 from secondlook.study.tables import read_table, write_table
 
 pytestmark = pytest.mark.xdist_group("workflow")
@@ -190,7 +190,7 @@ def record_gpu(project) -> None:
     table, record = read_table(project.folder / "results/raw/demo/decay.csv")
     made = {"case": "gpu", "settings_digest": setting.digest, "commit": "0" * 40, "dirty": False, "device": "A made-up GPU"}
     record |= made | {"versions": {"cuda": "0.0"}}
-    write_table(recorded_path(project.folder, setting), table.assign(case="gpu"), record)
+    write_table(Results(project.folder).recorded(setting.name), table.assign(case="gpu"), record)
 
 
 def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):

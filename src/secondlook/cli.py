@@ -10,21 +10,15 @@ import os
 import sys
 import time
 import warnings
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 from secondlook.errors import Mistake, OutOfTime
-from secondlook.study.experiment import SCALES, Experiment, experiments, parameters
+from secondlook.study.experiment import SCALES, Experiment, experiments
 from secondlook.study.parent import PARENT, end_with
+from secondlook.study.results import Results
 
 OUT_OF_TIME = 75  # exit status: not done, try again (EX_TEMPFAIL of sysexits.h)
 ROOT = Path()  # the project is the folder that the command is given in
-
-
-def results(scale: str) -> Path:
-    """Where results of a scale are kept."""
-    return ROOT / "results" if scale == "paper" else ROOT / "results" / scale
 
 
 def say(text: str) -> None:
@@ -42,13 +36,14 @@ def list_(_) -> None:
         say(f"  figures  {', '.join(experiment.figures)}")
         say(f"  claims   {', '.join(claim['id'] for claim in declared(experiment))}")
         for case in experiment.cases:
-            if unrecorded(ROOT, results("paper"), experiment.setting(case)):
+            if unrecorded(Results(ROOT), experiment.setting(case)):
                 say(f"  {case} is unrecorded: it needs device cuda, and there is no result of it yet")
 
 
 def run(options) -> None:
     """Compute cases of an experiment, or all of them, and write their rows. With --max-minutes, the same command goes on."""
-    from secondlook.study.needs import check_needs, data_folder
+    from secondlook.study.needs import data_folder
+    from secondlook.study.stages import Terms, compute
 
     experiment = Experiment(ROOT, options.experiment)
     settings = [experiment.setting(case, options.scale, options.set, options.seed) for case in options.case or experiment.cases]
@@ -58,78 +53,24 @@ def run(options) -> None:
         raise Mistake(f"--max-minutes must be a positive number, got {options.max_minutes}")
     if options.workers < 1:
         raise Mistake(f"--workers must be a positive integer, got {options.workers}")
-    for setting in settings:
-        check_needs(setting, data_folder(options.data_root), options.device)
-        parameters(experiment, setting)
-    _limit_threads(options.threads)
-    deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
-    for done, setting in enumerate(settings):
-        try:
-            _run_stage(experiment, setting, _destination(options, setting), deadline, options)
-        except OutOfTime as stop:
-            raise OutOfTime(f"{stop}; {done} of {len(settings)} cases are done; the same command goes on from there") from None
 
+    def out(setting) -> Path:
+        if options.out:
+            return options.out if options.out.suffix == ".csv" else options.out / f"{setting.name}.csv"
+        mine = options.set or options.seed is not None
+        return Results(ROOT).trial(setting) if mine else Results(ROOT, options.scale).raw(setting.name)
 
-def _limit_threads(threads: int | None) -> None:
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _begin_worker(threads: int | None, parent: int) -> None:
-    _limit_threads(threads)
-    end_with(parent)
-
-
-def _destination(options, setting) -> Path:
-    """Where the rows of a stage go."""
-    from secondlook.study.records import raw_path
-
-    if options.out:
-        return options.out if options.out.suffix == ".csv" else options.out / setting.experiment / f"{setting.case}.csv"
-    if options.set or options.seed is not None:
-        return ROOT / "results" / "trials" / setting.experiment / f"{setting.case}-{setting.digest[:8]}.csv"
-    return raw_path(results(options.scale), setting)
-
-
-def _run_stage(experiment, setting, out: Path, deadline: float | None, options) -> None:
-    """Compute one stage, or go on with it. Raises OutOfTime, saying what is kept."""
-    from secondlook.study import cells, records, tables, unfinished
-    from secondlook.study.experiment import run as run_setting
-    from secondlook.study.experiment import run_seeds_together
-    from secondlook.study.files import read_json, sole_writer
-    from secondlook.study.needs import data_folder, data_of, device_of
-    from secondlook.study.place import Place
-    from secondlook.study.progress import watch
-
-    device, folder = device_of(setting, options.device), data_of(setting, data_folder(options.data_root))
-    place = Place(out.with_suffix(".work"), device, folder, deadline)
-    if tables.beside(out).exists():
-        records.check_settings(out, read_json(tables.beside(out)), setting)
-    with sole_writer(out):
-        if deadline is not None and out.exists() and not records.changed_sources(experiment, records.read_result(out)[1]):
-            return say(f"{out}: is there already")
-        keeps = experiment.takes_place(setting.case)
-        start = time.perf_counter()
-        try:
-            place.check_time()
-            with unfinished.part(place, experiment, setting) if keeps else nullcontext([]) as earlier:
-                if keeps and options.workers > 1:
-                    begin = partial(_begin_worker, options.threads, os.getpid())
-                    run_seeds_together(experiment, setting, place, options.workers, begin)
-                table = run_setting(experiment, setting, place, lambda seeds: watch(seeds, setting.name))
-        except OutOfTime as stop:
-            kept = f"; {cells.finished(place.work)} finished cells of {setting.name} are kept in {place.work}"
-            raise OutOfTime(f"{stop}{kept if place.work.exists() else ''}") from None
-        wall_s = time.perf_counter() - start
-        data = place.data_sets()
-        record = records.provenance(experiment, setting, wall_s, options.commit, options.dirty, data, earlier)
-        record["workers"] = options.workers if keeps else 1
-        tables.write_table(out, table, record)
-        if keeps:
-            unfinished.end(place)
-    say(f"{out}: {len(table)} rows of {setting.name}, {record['wall_s']:.1f} s")
+    terms = Terms(
+        device=options.device,
+        data=data_folder(options.data_root),
+        threads=options.threads,
+        workers=options.workers,
+        minutes=options.max_minutes,
+        commit=options.commit,
+        dirty=options.dirty,
+    )
+    for line in compute(experiment, settings, out, terms):
+        say(line)
 
 
 def record(options) -> None:
@@ -141,7 +82,7 @@ def record(options) -> None:
         experiment = Experiment(ROOT, made["experiment"])
         setting = experiment.setting(made["case"])
         records.check_recorded(path, made, setting)
-        out = records.recorded_path(ROOT, setting)
+        out = Results(ROOT).recorded(setting.name)
         tables.write_table(out, table, made)
         say(f"{out}: {len(table)} rows of {setting.name}, made on {made['device']} at commit {made['commit'][:10]}")
         if setting.name not in records.recorded_stages(ROOT):
@@ -154,7 +95,7 @@ def import_(options) -> None:
 
     experiment = Experiment(ROOT, options.experiment)
     setting = experiment.setting(options.case)
-    path = records.recorded_path(ROOT, setting)
+    path = Results(ROOT).recorded(setting.name)
     if not path.exists():
         raise Mistake(f"{path} is missing: record it, or compute it here with --config recompute={setting.name}")
     table, made = records.read_result(path)
@@ -162,7 +103,7 @@ def import_(options) -> None:
     stale = records.changed_sources(experiment, made)
     if stale:
         print(f"warning: {path} was recorded with other code: {', '.join(stale)}", file=sys.stderr)
-    out = options.out or records.raw_path(results("paper"), setting)
+    out = options.out or Results(ROOT).raw(setting.name)
     tables.write_table(out, table, {**made, "recorded": True, "stale_sources": stale})
     machine = made["processor"] if made["device"] == "cpu" else made["device"]
     say(f"{out}: {len(table)} rows of {setting.name}, recorded on {machine}")
@@ -173,10 +114,10 @@ def summarise(options) -> None:
     from secondlook.study import measures, records
     from secondlook.study.files import to_json, write
 
-    folder = results(options.scale)
+    results = Results(ROOT, options.scale)
     experiment = Experiment(ROOT, options.experiment)
-    summary = measures.summarise(experiment, records.read_experiment(folder, experiment, options.scale))
-    out = folder / "summary" / f"{experiment.name}.json"
+    summary = measures.summarise(experiment, records.read_experiment(results, experiment))
+    out = results.summary(experiment.name)
     write(out, to_json(measures.to_plain(summary)))
     say(f"{out}: {len(summary.measures)} measures, {len(summary.tables)} tables")
 
@@ -187,10 +128,10 @@ def figure(options) -> None:
     from secondlook.study import records
     from secondlook.study.parameters import known_keys
 
-    folder = results(options.scale)
+    results = Results(ROOT, options.scale)
     experiment = Experiment(ROOT, options.experiment)
     known_keys(options.name, experiment.figures, experiment.name, "figure")
-    rows = records.read_experiment(folder, experiment, options.scale)
+    rows = records.read_experiment(results, experiment)
     module = experiment.part("figures")
     missing = records.missing_cases(experiment, rows)
     drawable = experiment.without("figures", missing)
@@ -200,9 +141,9 @@ def figure(options) -> None:
         style.apply()
         drawing = getattr(module, name)(rows)
         for path in experiment.figure_files(name):
-            style.save(drawing, (options.out or folder / "figures") / path)
+            style.save(drawing, (options.out or results.figures) / path)
         style.plt.close("all")
-        say(f"{folder / 'figures' / experiment.name}: {name}")
+        say(f"{(options.out or results.figures) / experiment.name}: {name}")
 
 
 def claims(options) -> None:
@@ -211,11 +152,11 @@ def claims(options) -> None:
     from secondlook.study.files import to_json, write
     from secondlook.study.measures import read_summary
 
-    folder = results(options.scale)
+    results = Results(ROOT, options.scale)
     if not options.show:
-        summaries = [(found, read_summary(folder / "summary" / f"{found.name}.json")) for found in experiments(ROOT)]
-        write(folder / "claims.json", to_json(judge_all(summaries)))
-    for claim in read_claims(folder / "claims.json"):
+        summaries = [(found, read_summary(results.summary(found.name))) for found in experiments(ROOT)]
+        write(results.claims, to_json(judge_all(summaries)))
+    for claim in read_claims(results.claims):
         say(f"{claim['id']:4}{claim['verdict']:20}{measured_text(claim):36}n = {claim['n']:<6}{claim['statement']}")
 
 
@@ -223,7 +164,7 @@ def report(options) -> None:
     """Build the paper: PDF, HTML and a LaTeX folder."""
     from secondlook.reporting.paper import build
 
-    for path in build(ROOT, results(options.scale), options.scale):
+    for path in build(Results(ROOT, options.scale)):
         say(f"{path}")
 
 
@@ -231,7 +172,7 @@ def readme(_) -> None:
     """Put the verdict table and its figures into README.md."""
     from secondlook.reporting.readme import update
 
-    say(update(ROOT, results("paper")))
+    say(update(Results(ROOT)))
 
 
 def compare(options) -> None:

@@ -11,22 +11,19 @@ from secondlook.study.experiment import experiments
 from secondlook.study.needs import data_folder, device_of
 from secondlook.study.parent import PARENT
 from secondlook.study.records import unrecorded
+from secondlook.study.results import Results
 from secondlook.study.schema import check
 from secondlook.study.sources import PACKAGE, sources
+from secondlook.study.tables import beside
 
 ROOT = Path()
 os.environ[PARENT] = str(os.getpid())  # a job ends with the workflow that started it, however that one ended
 PYTHON = shlex.quote(sys.executable)
 
 
-def results(scale):
-    """The folder of the results of a scale."""
-    return "results" if scale == "paper" else f"results/{scale}"
-
-
 def settings():
-    """The checked configuration, the experiments, and their stages: all, those that are read from results/recorded, and those
-    that are left out."""
+    """Where results are, by the checked configuration; the experiments, and their stages: all, those that are read from their
+    records, and those that are left out."""
     check(dict(config), ROOT / "workflow/schemas/config.schema.yaml", "config/config.yaml or --config")
     found = experiments(ROOT)
     stages = {
@@ -39,26 +36,24 @@ def settings():
     for name in [*config["recorded"], *asked]:
         if name not in stages and name != "all":
             raise Mistake(f"config/config.yaml or --config names the stage '{name}', which does not exist")
-    for file in sorted((ROOT / "results/recorded").glob("*/*.csv")):
+    results = Results(ROOT, config["scale"])
+    for file in sorted(results.recorded_folder.glob("*/*.csv")):
         if (name := f"{file.parent.name}/{file.stem}") not in config["recorded"]:
             raise Mistake(f"{file} is there, but config/config.yaml does not list {name} under 'recorded'")
     asked = list(stages) if "all" in asked else asked
     recorded = [] if config["scale"] == "smoke" else sorted(set(config["recorded"]) - set(asked))
     left_out = [
-        name
-        for name, setting in stages.items()
-        if unrecorded(ROOT, Path(results(config["scale"])), setting) and name not in recorded and name not in asked
+        name for name, setting in stages.items() if unrecorded(results, setting) and name not in recorded and name not in asked
     ]
-    return {experiment.name: experiment for experiment in found}, stages, recorded, left_out
+    return results, {experiment.name: experiment for experiment in found}, stages, recorded, left_out
 
 
 try:
-    EXPERIMENTS, STAGES, RECORDED, UNRECORDED = settings()
+    RESULTS, EXPERIMENTS, STAGES, RECORDED, UNRECORDED = settings()
 except Mistake as mistake:
     sys.exit(f"secondlook: {mistake}")
 
 SCALE = config["scale"]
-RESULTS = results(SCALE)
 DEVICE = config["device"]
 DATA = shlex.quote(str(data_folder(config["data_root"])))
 
@@ -92,7 +87,12 @@ def asked(resource):
 def tables(experiment):
     """The raw tables of an experiment, each followed by its record; none of a stage that is left out."""
     stages = [stage for stage, setting in STAGES.items() if setting.experiment == experiment.name and stage not in UNRECORDED]
-    return [f"{RESULTS}/raw/{stage}.{kind}" for stage in stages for kind in ("csv", "json")]
+    return [file for stage in stages for file in with_record(RESULTS.raw(stage))]
+
+
+def with_record(table):
+    """A table and its record."""
+    return [table, beside(table)]
 
 
 def code(*found):
@@ -111,16 +111,14 @@ def figure_files(experiment):
     """The files of all figures of an experiment that can be drawn."""
     missing = [STAGES[stage].case for stage in UNRECORDED if STAGES[stage].experiment == experiment.name]
     drawn = experiment.without("figures", missing)
-    return [f"{RESULTS}/figures/{file}" for name in drawn for file in experiment.figure_files(name)]
+    return [str(RESULTS.figures / file) for name in drawn for file in experiment.figure_files(name)]
 
 
 # Each set of code is an input of its own kind of step: restyling a figure never reruns an experiment.
 FIGURES = {name: figure_files(experiment) for name, experiment in EXPERIMENTS.items()}
-SUMMARIES = [f"{RESULTS}/summary/{name}.json" for name in EXPERIMENTS]
-CLAIMS = f"{RESULTS}/claims.json"
-PAPER = [f"{RESULTS}/report/report.pdf", f"{RESULTS}/report/report.html", f"{RESULTS}/report/latex/report.tex"]
-README = [f"{RESULTS}/readme.done"] if SCALE == "paper" else []
-RECORDED_FILES = [f"results/recorded/{stage}.{kind}" for stage in RECORDED for kind in ("csv", "json")]
+SUMMARIES = [RESULTS.summary(name) for name in EXPERIMENTS]
+README = [RESULTS.readme] if SCALE == "paper" else []
+RECORDED_FILES = [file for stage in RECORDED for file in with_record(RESULTS.recorded(stage))]
 
 
 wildcard_constraints:

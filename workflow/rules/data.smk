@@ -6,6 +6,6 @@ rule data:
         "data/cifar10.npy",
         "data/cifar10.json",
     log:
-        f"{RESULTS}/logs/data.log",
+        RESULTS.log("data"),
     shell:
         "{PYTHON} -m secondlook data --data-root {DATA} > {log} 2>&1"

@@ -23,7 +23,7 @@ for experiment in EXPERIMENTS.values():
                 for file in FIGURES[experiment.name]
             ],
         log:
-            f"{RESULTS}/logs/figures/{experiment.name}.log",
+            RESULTS.log(f"figures/{experiment.name}"),
         resources:
             **ASKS["drawing"],
         params:
@@ -37,4 +37,4 @@ for experiment in EXPERIMENTS.values():
         input:
             FIGURES[experiment.name],
             tables(experiment),
-            f"{RESULTS}/summary/{experiment.name}.json",
+            RESULTS.summary(experiment.name),

@@ -3,7 +3,7 @@
 
 rule paper:
     input:
-        CLAIMS,
+        RESULTS.claims,
         SUMMARIES,
         [tables(experiment) for experiment in EXPERIMENTS.values()],
         [FIGURES[name] for name in FIGURES],
@@ -11,10 +11,10 @@ rule paper:
         [path for path in sorted(Path("report").rglob("*")) if path.is_file() and "readme" not in path.parts],
         code(module("reporting/paper.py")),
     output:
-        report(PAPER[0], caption="../captions/paper.rst", category="Paper"),
-        PAPER[1:],
+        report(RESULTS.paper[0], caption="../captions/paper.rst", category="Paper"),
+        RESULTS.paper[1:],
     log:
-        f"{RESULTS}/logs/paper.log",
+        RESULTS.log("paper"),
     resources:
         **ASKS["drawing"],
     shell:
@@ -24,13 +24,13 @@ rule paper:
 # README.md is tracked: a verdict that changes shows as a diff. It is no declared output, for Snakemake deletes those.
 rule readme:
     input:
-        CLAIMS,
+        RESULTS.claims,
         [FIGURES[name] for name in FIGURES],
         code(module("reporting/readme.py")),
     output:
-        touch("results/readme.done"),
+        touch(RESULTS.readme),
     log:
-        "results/logs/readme.log",
+        RESULTS.log("readme"),
     shell:
         "{PYTHON} -m secondlook readme > {log} 2>&1"
 
@@ -38,4 +38,4 @@ rule readme:
 # `snakemake report` builds the paper; `snakemake --report` is Snakemake's own account of the run.
 rule report:
     input:
-        PAPER,
+        RESULTS.paper,

@@ -12,7 +12,7 @@ if SCALE == "smoke":
             output:
                 tables(experiment),
             log:
-                f"{RESULTS}/logs/run/{experiment.name}.log",
+                RESULTS.log(f"run/{experiment.name}"),
             threads: 1
             resources:
                 **ASKS["stage"] | {"gpu": int(DEVICE == "cuda")},
@@ -28,10 +28,10 @@ rule run_stage:
     input:
         lambda w: code(EXPERIMENTS[STAGES[w.stage].experiment].sources("experiment")),
     output:
-        table=f"{RESULTS}/raw/{{stage}}.csv",
-        record=f"{RESULTS}/raw/{{stage}}.json",
+        table=RESULTS.raw("{stage}"),
+        record=beside(RESULTS.raw("{stage}")),
     log:
-        f"{RESULTS}/logs/run/{{stage}}.log",
+        RESULTS.log("run/{stage}"),
     wildcard_constraints:
         stage=one_of(set(STAGES) - set(RECORDED) if SCALE == "paper" else []),
     threads: 1
@@ -51,14 +51,14 @@ rule run_stage:
 # Recorded results are inputs, never outputs that happen to be there: what is missing or stale stops the workflow.
 rule import_recorded:
     input:
-        table="results/recorded/{stage}.csv",
-        record="results/recorded/{stage}.json",
+        table=RESULTS.recorded("{stage}"),
+        record=beside(RESULTS.recorded("{stage}")),
         code=lambda w: code(EXPERIMENTS[STAGES[w.stage].experiment].sources("experiment")),
     output:
-        table="results/raw/{stage}.csv",
-        record="results/raw/{stage}.json",
+        table=RESULTS.raw("{stage}"),
+        record=beside(RESULTS.raw("{stage}")),
     log:
-        "results/logs/import/{stage}.log",
+        RESULTS.log("import/{stage}"),
     wildcard_constraints:
         stage=one_of(RECORDED),
     params:
@@ -74,9 +74,9 @@ rule summarise:
         lambda w: tables(EXPERIMENTS[w.experiment]),
         lambda w: code(EXPERIMENTS[w.experiment].sources("measures"), module("study/measures.py"), module("study/records.py")),
     output:
-        f"{RESULTS}/summary/{{experiment}}.json",
+        RESULTS.summary("{experiment}"),
     log:
-        f"{RESULTS}/logs/summarise/{{experiment}}.log",
+        RESULTS.log("summarise/{experiment}"),
     shell:
         "{PYTHON} -m secondlook summarise {wildcards.experiment} --scale {SCALE} > {log} 2>&1"
 
@@ -88,9 +88,9 @@ rule judge:
         "workflow/schemas/claims.schema.yaml",
         [experiment.folder / "claims.yaml" for experiment in EXPERIMENTS.values()],
     output:
-        CLAIMS,
+        RESULTS.claims,
     log:
-        f"{RESULTS}/logs/judge.log",
+        RESULTS.log("judge"),
     shell:
         "{PYTHON} -m secondlook claims --scale {SCALE} > {log} 2>&1"
 
@@ -98,6 +98,6 @@ rule judge:
 # `snakemake claims` prints the verdicts.
 rule claims:
     input:
-        CLAIMS,
+        RESULTS.claims,
     shell:
         "{PYTHON} -m secondlook claims --scale {SCALE} --show"

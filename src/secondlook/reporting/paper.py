@@ -26,7 +26,9 @@ from secondlook.study.files import read, read_json, write
 from secondlook.study.measures import read_summary
 from secondlook.study.parameters import known_keys
 from secondlook.study.records import changed_sources, unrecorded
+from secondlook.study.results import Results
 from secondlook.study.statistics import LEVEL
+from secondlook.study.tables import beside
 from secondlook.study.text import fill, number
 
 NOT_HERE = "no section in this edition"
@@ -35,28 +37,29 @@ NUMERIC = re.compile(r"[-−+\d.,×⁻⁰¹²³⁴⁵⁶⁷⁸⁹ %∞\[\]]+|–
 FORMATS = {"typst": ".typ", "html5": ".html", "latex": ".tex"}
 
 
-def build(root: Path, results: Path, scale: str) -> list[Path]:
-    """Write the paper into `results`/report and return its files: the PDF, the HTML page and the LaTeX source."""
-    out, source = results / "report", root / "report"
-    text, bibliography = compose(root, results, scale), read(source / "references.bib")
-    figures = {name: results / name for name in dict.fromkeys(re.findall(r"\]\((figures/[^)]+)\)", text))}
+def build(results: Results) -> list[Path]:
+    """Write the paper and return its files: the PDF, the HTML page and the LaTeX source."""
+    source = results.root / "report"
+    text, bibliography = compose(results), read(source / "references.bib")
+    figures = {name: results.folder / name for name in dict.fromkeys(re.findall(r"\]\((figures/[^)]+)\)", text))}
     for path in figures.values():
         for ending in (".pdf", ".svg") if path.suffix == ".pdf" else (path.suffix,):
-            needed(path.with_suffix(ending), f"figure {path.parent.name}", scale)
-    made = {to: convert(text, to, source, results) for to in FORMATS}
+            needed(path.with_suffix(ending), f"figure {path.parent.name}", results.scale)
+    made = {to: convert(text, to, source, results.folder) for to in FORMATS}
     try:
-        pdf = typst.compile(made["typst"].encode(), root=str(results), ignore_system_fonts=True)
+        pdf = typst.compile(made["typst"].encode(), root=str(results.folder), ignore_system_fonts=True)
     except typst.TypstError as error:
         raise Mistake(f"typst cannot set the paper: {error.message.splitlines()[0]}") from error
-    write(out / "latex" / "report.tex", made["latex"])
-    write(out / "latex" / "references.bib", bibliography)
-    write(out / "latex" / "latexmkrc", "$pdf_mode = 1;\n@default_files = ('report.tex');\n")
+    report, page, source = results.paper
+    write(source, made["latex"])
+    write(source.with_name("references.bib"), bibliography)
+    write(source.with_name("latexmkrc"), "$pdf_mode = 1;\n@default_files = ('report.tex');\n")
     for name, path in figures.items():
         if path.suffix == ".pdf":
-            write(out / "latex" / name, read(path))
-    write(out / "report.html", made["html5"])
-    write(out / "report.pdf", pdf)
-    return [out / "report.pdf", out / "report.html", out / "latex" / "report.tex"]
+            write(source.parent / name, read(path))
+    write(page, made["html5"])
+    write(report, pdf)
+    return results.paper
 
 
 def needed(path: Path, verb: str, scale: str = "paper") -> Path:
@@ -67,8 +70,9 @@ def needed(path: Path, verb: str, scale: str = "paper") -> Path:
     return path
 
 
-def convert(text: str, to: str, source: Path, results: Path) -> str:
-    """Markdown in one of the three formats. A warning of pandoc, such as a missing image or citation, is an error."""
+def convert(text: str, to: str, source: Path, figures: Path) -> str:
+    """Markdown in one of the three formats, by the templates and filters in `source`; names of images begin at `figures`. A
+    warning of pandoc, such as a missing image or citation, is an error."""
     templates, filters = source / "templates", source / "filters"
     options = [
         f"--template={templates / 'paper'}{FORMATS[to]}",
@@ -84,7 +88,7 @@ def convert(text: str, to: str, source: Path, results: Path) -> str:
     else:
         options += ["--citeproc", f"--bibliography={source / 'references.bib'}", f"--csl={templates / 'numeric.csl'}"]
     if to == "html5":
-        options += ["--mathml", "--embed-resources", f"--resource-path={results}"]
+        options += ["--mathml", "--embed-resources", f"--resource-path={figures}"]
     try:
         return pypandoc.convert_text(text, to, "markdown", options)
     except (RuntimeError, OSError) as error:
@@ -92,9 +96,10 @@ def convert(text: str, to: str, source: Path, results: Path) -> str:
         raise Mistake(f"pandoc cannot set the paper: {' '.join(reason.strip().splitlines()[:2])}") from error
 
 
-def compose(root: Path, results: Path, scale: str) -> str:
+def compose(results: Results) -> str:
     """The whole paper as Markdown: its sections in the order of their claims."""
-    path = needed(results / "claims.json", "claims", scale)
+    root, scale = results.root, results.scale
+    path = needed(results.claims, "claims", scale)
     with intact(path):
         claims = [Claim(claim) for claim in read_json(path)]
     found = {experiment.name: experiment for experiment in experiments(root)}
@@ -104,7 +109,7 @@ def compose(root: Path, results: Path, scale: str) -> str:
     sections = {}
     for name in order:
         path = found[name].folder / "section.md"
-        summary = read_summary(needed(results / "summary" / f"{name}.json", f"summarise {name}", scale))
+        summary = read_summary(needed(results.summary(name), f"summarise {name}", scale))
         has = present(found[name], summary.missing, path)
         values = {**summary.measures, "tables": summary.tables, "has": has, **functions(claims, path)}
         sections[path] = fill(read(path).decode(), values, str(path)).strip()
@@ -119,7 +124,7 @@ def compose(root: Path, results: Path, scale: str) -> str:
         "see": lambda name: f"@sec:{name}" if f"{{#sec:{name}}}" in "".join(sections.values()) else NOT_HERE,
         "level": LEVEL,
         "scale": scale,
-        **provenance([found[name] for name in order], results, scale),
+        **provenance([found[name] for name in order], results),
         **functions(claims, path),
     }
     return re.sub(r"(?<=\d) %", "\u202f%", fill(text, values, str(path)))
@@ -214,16 +219,16 @@ def check_references(texts: dict[Path, str], bibliography: Path) -> None:
         known_keys(re.findall(r"(?<![\w\\])@([\w:-]*\w)", text), known, f"the references of {path}")
 
 
-def provenance(found: list[Experiment], results: Path, scale: str) -> dict:
+def provenance(found: list[Experiment], results: Results) -> dict:
     """Who made the rows: a table of stages, a table of the machines that they name, and what code has changed since; and the
     stages that have no rows."""
     stages, machines, changed, left_out = [], {}, {}, []
     for experiment, case in [(each, case) for each in found for case in each.cases]:
         name = f"{experiment.name}/{case}"
-        if unrecorded(experiment.root, results, experiment.setting(case, scale)):
+        if unrecorded(results, experiment.setting(case, results.scale)):
             left_out.append(f"`{name}`")
             continue
-        path = needed(results / "raw" / f"{name}.json", f"run {experiment.name}", scale)
+        path = needed(beside(results.raw(name)), f"run {experiment.name}", results.scale)
         record = read_json(path)
         with intact(path):
             versions = ", ".join(f"{package} {text}" for package, text in record["versions"].items() if text)

@@ -11,6 +11,7 @@ from secondlook.errors import Mistake
 from secondlook.study.experiment import experiments
 from secondlook.study.needs import check_needs, data_folder
 from secondlook.study.records import recorded_stages, unrecorded
+from secondlook.study.results import Results
 
 NEEDED = {
     "torch": "runs the experiments",
@@ -43,7 +44,7 @@ def examine(root: Path, data_root: str | None) -> Iterator[str]:
                 here = "can run here"
             except Mistake as mistake:
                 here = str(mistake)
-            kept = "; recorded" if setting.name in recorded else "; unrecorded" * unrecorded(root, root / "results", setting)
+            kept = "; recorded" if setting.name in recorded else "; unrecorded" * unrecorded(Results(root), setting)
             yield f"stage        {setting.name}: {here}{kept}"
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 from secondlook.errors import Mistake
 from secondlook.study.experiment import COLUMNS, Experiment, Setting
 from secondlook.study.files import read_yaml
+from secondlook.study.results import Results
 from secondlook.study.sources import digests
 from secondlook.study.tables import read_table
 
@@ -144,16 +145,6 @@ def provenance(
     }
 
 
-def raw_path(folder: Path, setting: Setting) -> Path:
-    """Where the result of a stage is, in the results `folder` of its scale."""
-    return Path(folder) / "raw" / setting.experiment / f"{setting.case}.csv"
-
-
-def recorded_path(root: Path, setting: Setting) -> Path:
-    """Where the recorded result of a stage is."""
-    return Path(root) / "results" / "recorded" / setting.experiment / f"{setting.case}.csv"
-
-
 def recorded_stages(root: Path) -> list[str]:
     """The stages whose results are read from results/recorded: 'recorded' in config/config.yaml."""
     path = Path(root) / "config" / "config.yaml"
@@ -176,9 +167,9 @@ def timed_stages(root: Path) -> set[str]:
     return needy | set(recorded_stages(root))
 
 
-def unrecorded(root: Path, folder: Path, setting: Setting) -> bool:
+def unrecorded(results: Results, setting: Setting) -> bool:
     """Whether a stage needs a GPU and has no result yet: none computed here, none recorded."""
-    known = (raw_path(folder, setting), recorded_path(root, setting))
+    known = (results.raw(setting.name), results.recorded(setting.name))
     return setting.needs.get("device") == "cuda" and not any(path.exists() for path in known)
 
 
@@ -192,13 +183,13 @@ def check_settings(path: Path, record: dict, setting: Setting) -> None:
     raise Mistake(f"{path} holds a run with other settings: {', '.join(differing)}; remove it, or run it again")
 
 
-def read_experiment(folder: Path, experiment: Experiment, scale: str) -> pd.DataFrame:
-    """All rows of `experiment` from `folder`/raw, each case checked against its record and against today's settings; none of
-    a case that is unrecorded."""
+def read_experiment(results: Results, experiment: Experiment) -> pd.DataFrame:
+    """All rows of `experiment`, each case checked against its record and against today's settings; none of a case that is
+    unrecorded."""
     tables = [pd.DataFrame(columns=COLUMNS)]
-    for setting in (experiment.setting(case, scale) for case in experiment.cases):
-        if not unrecorded(experiment.root, folder, setting):
-            path = raw_path(folder, setting)
+    for setting in (experiment.setting(case, results.scale) for case in experiment.cases):
+        if not unrecorded(results, setting):
+            path = results.raw(setting.name)
             table, record = read_result(path)
             check_settings(path, record, setting)
             tables.append(table)

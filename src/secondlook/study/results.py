@@ -1,0 +1,75 @@
+"""Where results are: the layout of results/, which nothing else spells out.
+
+results/                            of scale paper; results/smoke/ holds the same of scale smoke
+  raw/<experiment>/<case>.csv       the rows of a stage, computed here or imported; .json beside them is their record
+  summary/<experiment>.json         the numbers that claims and text quote
+  figures/<experiment>/<name>.*     figures
+  claims.json                       verdicts
+  report/                           the paper: report.pdf, report.html, latex/
+  readme.done                       README.md shows these verdicts
+  logs/                             what each job of the workflow said
+results/recorded/                   tracked: rows of stages that take long or need hardware, with their records
+results/trials/                     runs with settings of one's own
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondlook.study.experiment import Setting
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of the project at `root`, of one scale. A stage is named <experiment>/<case>."""
+
+    root: Path = Path()
+    scale: str = "paper"
+
+    @property
+    def folder(self) -> Path:
+        top = self.root / "results"
+        return top if self.scale == "paper" else top / self.scale
+
+    def raw(self, stage: str) -> Path:
+        """The rows of a stage."""
+        return self.folder / "raw" / f"{stage}.csv"
+
+    @property
+    def recorded_folder(self) -> Path:
+        return self.root / "results" / "recorded"
+
+    def recorded(self, stage: str) -> Path:
+        """The recorded rows of a stage. They are of scale paper."""
+        return self.recorded_folder / f"{stage}.csv"
+
+    def trial(self, setting: Setting) -> Path:
+        """The rows of a stage with settings of one's own."""
+        return self.root / "results" / "trials" / setting.experiment / f"{setting.case}-{setting.digest[:8]}.csv"
+
+    def summary(self, experiment: str) -> Path:
+        return self.folder / "summary" / f"{experiment}.json"
+
+    @property
+    def figures(self) -> Path:
+        return self.folder / "figures"
+
+    @property
+    def claims(self) -> Path:
+        return self.folder / "claims.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report"
+
+    @property
+    def paper(self) -> list[Path]:
+        """The three forms of the paper: PDF, HTML page, LaTeX source."""
+        return [self.report / "report.pdf", self.report / "report.html", self.report / "latex" / "report.tex"]
+
+    @property
+    def readme(self) -> Path:
+        """A file whose time tells when README.md was last made to show these verdicts."""
+        return self.folder / "readme.done"
+
+    def log(self, job: str) -> Path:
+        return self.folder / "logs" / f"{job}.log"
