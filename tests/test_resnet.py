@@ -1,4 +1,4 @@
-"""The networks for images, and the batch norm with a derivative of second order that was derived by hand."""
+"""The networks for images, and their layers, whose derivatives of second order were derived by hand."""
 
 from copy import deepcopy
 
@@ -12,10 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from secondlook.curvature.products import hvp
 from secondlook.optim import AdaHessian, compiled_step
 from secondlook.problems.batch_norm import BatchNorm2d
+from secondlook.problems.convolution import Conv2d
+from secondlook.problems.rectifier import ReLU
 from secondlook.problems.resnet import convnet, resnet
 from secondlook.training import Precision
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -28,11 +31,11 @@ def small(seed: int = 0) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return resnet(8, seeded(seed), width=4).double(), x, torch.arange(6)
 
 
-def with_torchs_batch_norm(model: nn.Module) -> nn.Module:
+def with_torchs_layers(model: nn.Module) -> nn.Module:
     model = deepcopy(model)
     for layer in model.modules():
-        if isinstance(layer, BatchNorm2d):
-            layer.__class__ = nn.BatchNorm2d
+        if isinstance(layer, BatchNorm2d | Conv2d | ReLU):
+            layer.__class__ = type(layer).__base__
     return model
 
 
@@ -43,7 +46,7 @@ def norms() -> tuple[nn.Module, nn.Module, torch.Tensor]:
         ours.weight.copy_(torch.tensor([0.5, -1.5, 2.0]))
         ours.bias.copy_(torch.tensor([0.1, 0.2, -0.3]))
     x = 3 + 2 * torch.randn(4, 3, 5, 5, generator=seeded(), dtype=torch.float64)
-    return ours, with_torchs_batch_norm(ours), x.requires_grad_()
+    return ours, with_torchs_layers(ours), x.requires_grad_()
 
 
 # Parameters -------------------------------------------------------------------------------------------------------------------
@@ -144,21 +147,6 @@ def test_batch_norms_derivatives_are_torchs():
         torch.testing.assert_close(found, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_networks_hessian_vector_products_are_those_with_torchs_batch_norm(layout):
-    model, x, y = small()
-
-    def products(model):
-        params = list(model.parameters())
-        loss = functional.cross_entropy(model(x.contiguous(memory_format=layout)), y)
-        g = grad(loss, params, create_graph=True)
-        z = [torch.randn(2, *p.shape, generator=seeded(4), dtype=p.dtype) for p in params]
-        return [*g, *hvp(g, params, [zi[0] for zi in z], retain_graph=True), *hvp(g, params, z, batched=True)]
-
-    for found, expected in zip(products(model), products(with_torchs_batch_norm(model)), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
-
-
 def test_running_means_and_evaluation_are_torchs():
     ours, torchs, x = norms()
     for scale in (1.0, 2.0, 0.5):
@@ -188,13 +176,6 @@ def test_half_precision_keeps_the_types_of_torch():
     ]
 
 
-def test_a_third_derivative_is_refused_not_wrong():
-    ours, _, x = norms()
-    (g,) = grad(ours(x).sin().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="no derivatives of third order: take torch.nn.BatchNorm2d"):
-        grad(g.pow(2).sum(), x, create_graph=True)
-
-
 def test_a_compiled_step_trains_the_network():
     """Traced, not compiled: the layer steps aside for torch's own, so that a step is one graph."""
     _, x, y = small()
@@ -206,6 +187,211 @@ def test_a_compiled_step_trains_the_network():
     compiled_step(AdaHessian(model.parameters()), model, functional.cross_entropy, backend="eager")(x, y)
     for p, q in zip(model.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-9)
+
+
+# Convolution ------------------------------------------------------------------------------------------------------------------
+
+CONVOLUTIONS = {
+    "3 x 3": {"kernel_size": 3, "padding": 1},
+    "stride 2": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "no padding, no bias": {"kernel_size": 3, "bias": False},
+    "1 x 1, stride 2": {"kernel_size": 1, "stride": 2},
+    "oblong": {"kernel_size": (3, 2), "stride": (1, 3), "padding": (0, 1), "bias": False},
+}
+each_convolution = pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+
+
+def convolution(options: dict, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch.Tensor]:
+    ours = Conv2d(3, 4, **options).to(dtype)
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.copy_(torch.randn(p.shape, generator=seeded(7)))
+    return ours, torch.randn(2, 3, 7, 8, generator=seeded(8)).to(dtype).requires_grad_()
+
+
+@each_convolution
+def test_convolutions_derivatives_pass_finite_differences(options):
+    ours, x = convolution(options)
+    names = [name for name, _ in ours.named_parameters()]
+
+    def call(x, *values):
+        return torch.func.functional_call(ours, dict(zip(names, values, strict=True)), (x,))
+
+    inputs = (x[:1, :, :4, :5], *ours.parameters())
+    assert gradcheck(call, inputs) and gradgradcheck(call, inputs)
+
+
+@each_convolution
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("images", [True, False], ids=["by images", "by parameters alone"])
+def test_convolutions_derivatives_are_torchs(options, layout, images):
+    """Values and gradients bit for bit; Hessian-vector products of a loss in which all matters to rounding."""
+    ours, x = convolution(options)
+    x = x.detach().contiguous(memory_format=layout).requires_grad_(images)
+
+    def all_of(layer):
+        inputs = [t for t in (x, *layer.to(memory_format=layout).parameters()) if t.requires_grad]
+        y = layer(x)
+        g = grad((y.sin() * y).sum() + sum((t**3).sum() for t in inputs), inputs, create_graph=True)
+        z = [torch.randn(t.shape, generator=seeded(3), dtype=t.dtype) for t in inputs]
+        return [y, *g], [*hvp(g, inputs, z, retain_graph=True), *hvp(g[:1], inputs, z[:1])]
+
+    (first, second), (torchs_first, torchs_second) = all_of(ours), all_of(with_torchs_layers(ours))
+    assert all(map(torch.equal, first, torchs_first))
+    for found, expected in zip(second, torchs_second, strict=True):
+        assert (found - expected).norm() <= 1e-14 * expected.norm()
+
+
+def test_under_autocast_a_convolution_computes_in_bfloat16_and_keeps_its_parameters_types():
+    """Every entry within (n + 2) 2^-8 of the sum of its n terms' sizes: rounding n sums and two results to 8 bits."""
+    ours, x = convolution({"kernel_size": 3, "padding": 1, "bias": False}, torch.float32)
+    with torch.no_grad():
+        for t in (x, ours.weight):
+            t.copy_(t.bfloat16())  # so that the casts of the forward pass change nothing
+    with torch.autocast("cpu", torch.bfloat16):
+        y = ours(x)
+    assert y.dtype == torch.bfloat16
+    gy = torch.randn(y.shape, generator=seeded(2)).bfloat16().requires_grad_()
+    v, V = (torch.randn(t.shape, generator=seeded(5)).bfloat16().float() for t in (x, ours.weight))
+    g = grad(y, (x, ours.weight), gy, create_graph=True)
+    found = grad(g, (gy, x, ours.weight), (v, V))
+    assert [t.dtype for t in (*g, *found)] == [torch.float32] * 2 + [torch.bfloat16] + [torch.float32] * 2
+
+    def exact(x, W, gy, v, V):
+        x, W, gy, v, V = (t.detach().double() for t in (x, W, gy, v, V))
+        by_gy = torch.conv2d(v, W, padding=1) + torch.conv2d(x, V, padding=1)
+        return by_gy, functional.conv_transpose2d(gy, V, padding=1), nn.grad.conv2d_weight(v, W.shape, gy, padding=1)
+
+    true, sizes = exact(x, ours.weight, gy, v, V), exact(*(t.abs() for t in (x, ours.weight, gy, v, V)))
+    for by, value, size, n in zip(found, true, sizes, (2 * 27, 36, 2 * 56), strict=True):
+        assert ((by.double() - value).abs() <= (n + 2) * 2**-8 * size).all()
+    assert ((true[0] - torch.conv2d(v.double(), ours.weight.double(), padding=1)).abs() > 56 * 2**-8 * sizes[0]).any()
+
+
+@pytest.mark.parametrize(
+    "options", [{"groups": 3}, {"dilation": 2}, {"padding": "same"}, {"padding": 1, "padding_mode": "circular"}]
+)
+def test_what_this_convolution_does_not_derive_is_torchs(options):
+    ours = Conv2d(3, 6, 3, **options).double()
+    x = torch.randn(2, 3, 7, 7, generator=seeded(), dtype=torch.float64)
+    assert torch.equal(ours(x), with_torchs_layers(ours)(x))
+    assert "_Forward" not in type(ours(x).grad_fn).__name__ and "_Forward" in type(Conv2d(3, 6, 3)(x.float()).grad_fn).__name__
+
+
+@pytest.mark.parametrize("layer, by", [(Conv2d(2, 2, 3), "convolution"), (BatchNorm2d(2), "batch norm")])
+def test_a_third_derivative_is_refused_not_wrong(layer, by):
+    x = torch.randn(2, 2, 4, 4, generator=seeded(), requires_grad=True)
+    (g,) = grad(layer(x).sin().sum(), x, create_graph=True)
+    with pytest.raises(
+        RuntimeError, match=f"this {by} has no derivatives of third order: take torch.nn.{type(layer).__name__}"
+    ):
+        grad(g.pow(2).sum(), x, create_graph=True)
+
+
+def test_rectifiers_derivatives_are_torchs_to_any_order():
+    x = torch.randn(5, 7, generator=seeded(), dtype=torch.float64)
+    x[0] = 0
+
+    def all_of(layer):
+        t = x.clone().requires_grad_()
+        found = [layer(t)]
+        for _ in range(3):
+            found += grad((found[-1] ** 2 * x).sum() + (t**4).sum(), t, create_graph=True)
+        return found
+
+    for found, expected in zip(all_of(ReLU()), all_of(nn.ReLU()), strict=True):
+        assert torch.equal(found, expected)
+
+
+# A network --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_networks_hessian_vector_products_are_those_with_torchs_layers(layout):
+    model, x, y = small()
+
+    def products(model):
+        model = model.to(memory_format=layout)
+        params = list(model.parameters())
+        loss = functional.cross_entropy(model(x.contiguous(memory_format=layout)), y)
+        g = grad(loss, params, create_graph=True)
+        z = [torch.randn(2, *p.shape, generator=seeded(4), dtype=p.dtype) for p in params]
+        return [*g, *hvp(g, params, [zi[0] for zi in z], retain_graph=True), *hvp(g, params, z, batched=True)]
+
+    for found, expected in zip(products(model), products(with_torchs_layers(model)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_in_bfloat16_products_are_as_near_the_true_ones_as_with_torchs_layers(channels_last):
+    """Errors of rounding, in the norm over all parameters: half as large again at most. Forward passes have the same bits."""
+    model, x, y = small()
+    true = torch.cat([h.flatten() for h in product_of(with_torchs_layers(model), x, y, Precision())])
+    bf16 = Precision(bf16=True, channels_last=channels_last)
+    ours, torchs = (
+        torch.cat([h.flatten() for h in product_of(network.float(), x.float(), y, bf16)])
+        for network in (deepcopy(model), with_torchs_layers(model))
+    )
+    assert (ours - true).norm() <= 1.5 * (torchs - true).norm() < 0.5 * true.norm()
+
+
+def product_of(model: nn.Module, x: torch.Tensor, y: torch.Tensor, precision: Precision) -> list[torch.Tensor]:
+    """H z of the mean cross-entropy, with the same z always."""
+    params, forward = list(model.parameters()), precision.model(model)
+    g = grad(functional.cross_entropy(forward(precision.batch(x)), y), params, create_graph=True)
+    return hvp(g, params, [torch.randn(p.shape, generator=seeded(4), dtype=torch.float64).to(p.dtype) for p in params])
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations that compute, and the sides of convolutions' kernels."""
+
+    VIEWS = {
+        "view",
+        "t",
+        "transpose",
+        "expand",
+        "slice",
+        "select",
+        "detach",
+        "alias",
+        "unsqueeze",
+        "squeeze",
+        "permute",
+        "split",
+    }
+    VIEWS |= {"as_strided", "_unsafe_view", "split_with_sizes", "reshape", "unbind", "narrow", "diagonal", "_reshape_alias"}
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.sides = [], set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.split("::")[1]
+        self.names += [name] * (name not in self.VIEWS)
+        if name in ("convolution", "convolution_backward"):
+            self.sides |= set(args[1 if name == "convolution" else 2].shape[2:])
+        return function(*args, **(kwargs or {}))
+
+
+def operations_of_a_step(model: nn.Module) -> Operations:
+    """AdaHessian's before its update, on two images of 32 x 32."""
+    x, y = torch.randn(2, 3, 32, 32, generator=seeded(1)), torch.arange(2)
+    optimizer = AdaHessian(model.parameters())
+    with Operations() as operations:
+        optimizer.backward(functional.cross_entropy(model(x), y))
+    return operations
+
+
+def test_a_step_has_no_convolution_larger_than_the_networks():
+    """With torch's own layers there are some as large as the images."""
+    model = resnet(8, seeded(), width=4)
+    assert operations_of_a_step(model).sides == {3}
+    assert max(operations_of_a_step(with_torchs_layers(model)).sides) == 32
+
+
+def test_a_step_is_fewer_operations_than_it_was():
+    """1,825 for ResNet-20 when convolution and rectifier were torch's, and batch norm did not count its operations."""
+    assert len(operations_of_a_step(resnet(20, seeded(), width=2)).names) <= 1400
 
 
 # What a GPU is sent -----------------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def test_the_usual_loop_trains_and_asks_packages_for_a_graph(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "torch_optimizer", SimpleNamespace(Adahessian=Package))
     p = params("epochs", scale="smoke")
-    model = experiment.with_batch_norm_of_torch(p.start("cpu"))
+    model = experiment.with_layers_of_torch(p.start("cpu"), *experiment.DERIVED)
     before = [q.detach().clone() for q in model.parameters()]
     optimizer = methods.usual_optimizer("torch-optimizer", 0.01, 0.9, model)
     epochs = methods.usual_epochs(optimizer, model, methods.Pictures(*p.noise(40, "cpu")), 10, 0, "cpu")

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from secondlook.curvature import GaussNewtonBartlett, Hutchinson
 from secondlook.errors import Mistake
 from secondlook.optim import AdaHessian, compiled_step
+from secondlook.problems.batch_norm import BatchNorm2d
 
-from .networks import loss, with_batch_norm_of_torch
+from .networks import DERIVED, loss, with_layers_of_torch
 
 Step = Callable[[], object]
 
@@ -93,7 +94,7 @@ def peer(package: str, name: str, lr: float, model: nn.Module, x: Tensor, y: Ten
         make = getattr(import_module(package), name)
     except ImportError as error:
         raise Mistake(f"step_cost needs the package {package}: install the extra 'benchmark'") from error
-    return plain(partial(make, lr=lr), with_batch_norm_of_torch(model), x, y, create_graph=True)
+    return plain(partial(make, lr=lr), with_layers_of_torch(model, *DERIVED), x, y, create_graph=True)
 
 
 def makers(lr: float) -> dict[str, Callable[[nn.Module, Tensor, Tensor], Step]]:
@@ -108,7 +109,7 @@ def makers(lr: float) -> dict[str, Callable[[nn.Module, Tensor, Tensor], Step]]:
         "AdaHessian Gauss-Newton": partial(sampled, lr),
         "AdaHessian compiled": partial(ours_compiled, lr),
         "AdaHessian compiled every 4": partial(ours_compiled, lr, every=4),
-        "AdaHessian on nn.BatchNorm2d": lambda model, x, y: ours(lr, with_batch_norm_of_torch(model), x, y),
+        "AdaHessian on nn.BatchNorm2d": lambda model, x, y: ours(lr, with_layers_of_torch(model, BatchNorm2d), x, y),
         "torch-optimizer": partial(peer, "torch_optimizer", "Adahessian", lr),
         "pytorch-optimizer": partial(peer, "pytorch_optimizer", "AdaHessian", lr),
     }

@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiments.cifar10.experiment import network, prepare
 from experiments.cifar10.methods import METHODS, PRECISIONS
 from experiments.cifar10.selections import family
-from experiments.step_cost.networks import with_batch_norm_of_torch
+from experiments.step_cost.networks import DERIVED, with_layers_of_torch
 from secondlook.problems.images import CLASSES, SHAPE
 from secondlook.study.cells import kept
 from secondlook.study.parameters import Count, Positive, PositiveInt, Text, one_of
@@ -311,7 +311,7 @@ def _loops(params: Epochs, device: str) -> dict[tuple[str, str, str], Iterator[f
     for method, precision in product(params.methods, params.precisions):
         found[ON_DEVICE, method, precision] = _own_epochs(params, method, precision, device)
     for method in params.usual:
-        model = with_batch_norm_of_torch(params.start("cpu")).to(device)
+        model = with_layers_of_torch(params.start("cpu"), *DERIVED).to(device)
         optimizer = usual_optimizer(method, params.lr, params.momentum, model)
         pictures = Pictures(*params.noise(params.images, "cpu"))
         found[USUAL_LOOP, method, "as torch does"] = usual_epochs(

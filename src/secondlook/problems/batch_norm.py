@@ -57,11 +57,13 @@ class _Forward(Function):
         x, gamma, *_ = inputs
         _, mean, r = output
         ctx.mark_non_differentiable(mean, r)
+        ctx.set_materialize_grads(False)  # none of zeros for mean and r
         ctx.save_for_backward(x, gamma, mean, r)
 
     @staticmethod
     def backward(ctx, gy, *_):
-        return *_Backward.apply(gy, *ctx.saved_tensors), None, None, None, None
+        derivatives = (None, None, None) if gy is None else _Backward.apply(gy, *ctx.saved_tensors)
+        return *derivatives, None, None, None, None
 
 
 class _Backward(Function):
@@ -73,6 +75,7 @@ class _Backward(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
@@ -80,20 +83,25 @@ class _Backward(Function):
         if torch.is_grad_enabled():
             raise RuntimeError("this batch norm has no derivatives of third order: take torch.nn.BatchNorm2d")
         gy, x, gamma, mean, r, n_P, n_S = ctx.saved_tensors
+        given, like = (v, v_gamma, v_beta), (x, gamma, gamma)
+        v, v_gamma, v_beta = (torch.zeros_like(t) if v is None else v for v, t in zip(given, like, strict=True))
         n = x.numel() / len(gamma)
+        S, scale = n_S / n, gamma * r
         n_Q, n_V = _sums(v, x, gamma, mean, r)
-        n_M, _ = _sums(v, gy, gamma, torch.zeros_like(mean), torch.ones_like(r))
-        S, P, V, Q, M = n_S / n, n_P / n, n_V / n, n_Q / n, n_M / n
-        K = M - S * V - P * Q
-        scale = gamma * r
-        slope = v_gamma - scale * Q  # of by_gy in x^, and of w in gy
-        mean_w = v_gamma * S - scale * (Q * S + P * V)
-        mean_wx = v_gamma * P - 2 * scale * P * Q
-        bend = -r * (mean_wx + scale * K)  # of by_x in x^
+        n_k, _ = _sums(v, gy, gamma, S, r)  # mean(v (gy - S)) = M - S V
+        means = torch.stack([n_P, n_Q, n_V, n_k]).div_(n)  # (4, C)
+        P, Q, V, k = means
+        scaled_P, scaled_Q, scaled_V = scale * means[:3]
+        rPQ = r * P * Q
+        k = k - rPQ  # r K
+        slope = v_gamma - scaled_Q  # of by_gy in x^, and of w in gy
+        mean_w = slope * S - scaled_P * V
+        bend = r * (slope * P + gamma * (k - rPQ))  # of -by_x in x^
+        r_slope, r_bend = r * slope, r * bend
 
-        by_gy = _combined([(scale, v), (slope * r, x)], v_beta - scale * V - slope * r * mean)
-        by_x = _combined([(r * slope, gy), (-r * scale * P, v), (bend * r, x)], -r * mean_w - bend * r * mean)
-        return by_gy, by_x, n * r * K, None, None
+        by_gy = _combined([(scale, v), (r_slope, x)], v_beta - scaled_V - r_slope * mean)
+        by_x = _combined([(r_slope, gy), (-r * scaled_P, v), (-r_bend, x)], r_bend * mean - r * mean_w)
+        return by_gy, by_x, n * k, None, None
 
 
 def _sums(v: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,16 @@ Projections (option B) would add 2,752 to each. The table's two digits could be 
 Weights start as N(0, 2 / inputs of a neuron), biases at 0, batch norms at scale 1 and shift 0.
 
 Source: He et al. (2016), "Deep residual learning for image recognition", section 4.2, with width w = 16. Deviations: none that
-changes a value; batch norm is `secondlook.problems.batch_norm`, which has torch's values.
+changes a value; convolution, batch norm and rectifier are those of `secondlook.problems`, with torch's values.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu
+from torch.nn.functional import pad
 
 from secondlook.problems.batch_norm import BatchNorm2d
+from secondlook.problems.convolution import Conv2d
+from secondlook.problems.rectifier import ReLU
 
 
 class Residual(nn.Module):
@@ -28,10 +30,11 @@ class Residual(nn.Module):
         self.stride, self.fresh = after // before, after - before
         self.conv1, self.norm1 = _conv(before, after, self.stride), BatchNorm2d(after)
         self.conv2, self.norm2 = _conv(after, after), BatchNorm2d(after)
+        self.relu = ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(relu(self.norm1(self.conv1(x)))))
-        return relu(y + self.shortcut(x))
+        y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+        return self.relu(y + self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
         """(B, before, H, H) to (B, after, H / stride, H / stride)."""
@@ -45,7 +48,7 @@ def resnet(depth: int, generator: torch.Generator, width: int = 16, classes: int
         raise ValueError(f"depth must be 6n + 2 with n >= 1, got {depth}")
     channels = [width] * (n + 1) + [2 * width] * n + [4 * width] * n
     with torch.device("meta"):  # no memory and no random numbers yet
-        stem = [_conv(3, width), BatchNorm2d(width), nn.ReLU()]
+        stem = [_conv(3, width), BatchNorm2d(width), ReLU()]
         blocks = [Residual(before, after) for before, after in zip(channels, channels[1:], strict=False)]
         model = nn.Sequential(*stem, *blocks, *_head(4 * width, classes))
     return _start(model, generator)
@@ -57,13 +60,13 @@ def convnet(generator: torch.Generator, width: int = 16, classes: int = 10) -> n
     with torch.device("meta"):
         layers = []
         for stride, before, after in zip((1, 2, 2), channels, channels[1:], strict=False):
-            layers += [_conv(before, after, stride), BatchNorm2d(after), nn.ReLU()]
+            layers += [_conv(before, after, stride), BatchNorm2d(after), ReLU()]
         model = nn.Sequential(*layers, *_head(4 * width, classes))
     return _start(model, generator)
 
 
-def _conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+def _conv(before: int, after: int, stride: int = 1) -> Conv2d:
+    return Conv2d(before, after, 3, stride, padding=1, bias=False)
 
 
 def _head(channels: int, classes: int) -> list[nn.Module]:
