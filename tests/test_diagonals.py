@@ -15,6 +15,7 @@ from torch.nn import functional
 from secondlook.curvature import (
     Averaged,
     Bekas,
+    Composed,
     DiagPlusPlus,
     Exact,
     FiniteDifferences,
@@ -88,7 +89,9 @@ every_loss = pytest.mark.parametrize(("criterion", "reduction"), list(itertools.
 def objective(model="dense", criterion="softmax", reduction="mean", splits=SPLITS, **options):
     make, shape = MODELS[model]
     module = make().double()
-    params = [normal(*p.shape, seed=i) / 2 for i, p in enumerate(module.parameters())]
+    params = list(module.requires_grad_(False).parameters())
+    for i, p in enumerate(params):
+        p.copy_(normal(*p.shape, seed=i) / 2)
     x, y = normal(sum(splits), *shape, seed=9), torch.arange(sum(splits)) % 2
     loss = of_module(module, lambda f, y: CRITERIA[criterion](f, y, reduction=reduction))
     return Objective(loss, params, list(zip(x.split(splits), y.split(splits), strict=True)), reduction=reduction, **options)
@@ -256,8 +259,7 @@ def slices(ends):
 def test_preactivations_law(probes):
     """A layer of 3 outputs under a softmax: S = (diag(p) - p p^T) / N, m = 4."""
     x, y, W = normal(5, 2, seed=1), torch.arange(5) % 3, normal(3, 2, seed=2)
-    module = nn.Linear(2, 3, bias=False).double()
-    L = Objective(of_module(module, functional.cross_entropy), [W], (x, y))
+    L = Objective(Composed(lambda theta, x: functional.linear(x, theta[0]), functional.cross_entropy), [W], (x, y))
     p = torch.softmax(x @ W.T, 1)
     S2 = torch.stack([off_diagonal_squares((q.diag() - torch.outer(q, q)) / 5) for q in p])  # (5, 3)
     law = (4 - probes) / (probes * 3) * (S2.T @ x**4)
@@ -333,7 +335,7 @@ def test_gauss_newton_diagonal(model, criterion, reduction):
 def test_gauss_newton_of_a_criterion_that_is_not_convex(monkeypatch):
     """Exactly, and from all 4 signs of two outputs as draws."""
     L = objective("dense")
-    loss = of_module(MODELS["dense"][0]().double(), lambda f, y: (f[:, 0] ** 3 - f[:, 0] * f[:, 1] ** 2).mean())
+    loss = Composed(L.loss_fn.model, lambda f, y: (f[:, 0] ** 3 - f[:, 0] * f[:, 1] ** 2).mean())
     L = Objective(loss, L.params, L.batches)
     expected = matrix(GaussNewton(L)).diag()
     torch.testing.assert_close(flat(GaussNewtonDiagonal()(L)), expected, **CLOSE)

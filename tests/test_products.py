@@ -56,10 +56,13 @@ def problem(model, criterion, reduction):
     generator = torch.Generator().manual_seed(0)
     make, shape = MODELS[model]
     module = make().double()
-    params = [torch.randn(p.shape, generator=generator, dtype=torch.float64) / 2 for p in module.parameters()]
+    loss = of_module(module, lambda f, y: CRITERIA[criterion](f, y, reduction))
+    module.requires_grad_(False)
+    for p in module.parameters():
+        p.normal_(generator=generator).div_(2)
     x = torch.randn(sum(SPLITS), *shape, generator=generator, dtype=torch.float64)
     y = torch.arange(len(x)) % CLASSES
-    return of_module(module, lambda f, y: CRITERIA[criterion](f, y, reduction)), params, (x, y)
+    return loss, list(module.parameters()), (x, y)
 
 
 @cache
@@ -182,13 +185,17 @@ def test_parameters_are_left_alone_and_products_can_be_repeated(mode):
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.Dropout])
 def test_layers_that_are_random_or_mix_examples_are_refused(mode, layer):
     module = nn.Sequential(nn.Linear(4, 3), layer(3) if layer is nn.BatchNorm1d else layer(0.5))
-    loss = of_module(module, functional.cross_entropy)
-    L = Objective(loss, module.parameters(), (torch.ones(2, 4), torch.tensor([0, 1])), mode=mode)
-    for operator in (L, GaussNewton(L)):
-        with pytest.raises(ValueError, match="'1' is in training mode: curvature needs module.eval()"):
-            next(operator.products(vectors(L.params, 1)))
+    loss, data = of_module(module, functional.cross_entropy), (torch.ones(2, 4), torch.tensor([0, 1]))
+    message = "'1' is in training mode: curvature needs module.eval()"
+    with pytest.raises(ValueError, match=message):
+        Objective(loss, module.parameters(), data, mode=mode)
     module.eval()
+    L = Objective(loss, module.parameters(), data, mode=mode)
     assert next(L.products(vectors([p.detach() for p in L.params], 1)))
+    module.train()
+    for operator in (L, GaussNewton(L)):
+        with pytest.raises(ValueError, match=message):
+            next(operator.products(vectors(L.params, 1)))
 
 
 def test_gradients_of_some_parameters_give_their_rows():

@@ -19,13 +19,15 @@ Cost: H takes n Hessian-vector products, by symmetry only parts of them; G and F
 multiplications. Memory is the n^2 numbers of the result and a chunk's intermediates. Deviations: none.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from secondlook.curvature.exact import basis
-from secondlook.curvature.products import Operator, hvp
+from secondlook.curvature.objective import Objective, hessian_of
+from secondlook.curvature.products import GraphHessian, Operator, hvp
 from secondlook.curvature.vectors import flat
 
 ROWS = 128  # symmetrised at a time
@@ -33,14 +35,36 @@ ROWS = 128  # symmetrised at a time
 Model = Callable[[list[Tensor], Tensor], Tensor]  # (parameters, inputs (N, ...)) -> outputs (N, C), each example for itself
 
 
-def hessian(loss: Callable[[list[Tensor]], Tensor], params: Sequence[Tensor], *, chunk_size: int = 128) -> Tensor:
-    """H (n, n) of `loss`, a scalar function of a list of tensors, at `params`; `chunk_size` rows at a time.
+def hessian(
+    loss: Operator | Tensor | Callable[..., Tensor],
+    params: Iterable[Tensor] | None = None,
+    data: object = None,
+    *,
+    chunk_size: int = 128,
+    **options,
+) -> Tensor:
+    """H (n, n) of a loss, `chunk_size` rows at a time. Arguments: see `hessian_of`.
 
     Rows of a tensor are taken by that tensor and those after it; the rest is known by symmetry. Of a network whose tensors
     come in the order of its layers, the later ones then never go back to the first: about half the work.
+
+    >>> hessian(lambda theta: theta[0] ** 2 * theta[1] ** 3, [torch.tensor(1.0), torch.tensor(2.0)])
+    tensor([[16., 24.],
+            [24., 12.]])
     """
-    theta = [p.detach().requires_grad_() for p in params]
-    gradients = torch.autograd.grad(loss(theta), theta, create_graph=True, materialize_grads=True)
+    H = hessian_of(loss, params, data, **options)
+    if isinstance(H, GraphHessian):
+        return _from_graph(H, chunk_size)
+    if isinstance(H, Objective) and H.mode == "reverse":
+        parts = (w * _from_graph(graph, chunk_size) for w, graph in H.graphs())
+        total = functools.reduce(Tensor.add_, parts)
+        H.spend(gradients=1, products=len(total))
+        return total
+    return matrix(H)
+
+
+def _from_graph(H: GraphHessian, chunk_size: int) -> Tensor:
+    gradients, theta = H.gradients, H.params
     n = sum(p.numel() for p in theta)
     H = torch.zeros(n, n, dtype=theta[0].dtype, device=theta[0].device)
     first = 0
@@ -61,7 +85,12 @@ def hessian(loss: Callable[[list[Tensor]], Tensor], params: Sequence[Tensor], *,
 def matrix(operator: Operator) -> Tensor:
     """The symmetric matrix (n, n) of any operator, row by row from n products.
 
-    Of a loss over batches: matrix(Objective(loss_fn, params, data, chunk_size=128)), which takes 128 rows in a pass.
+    Of a loss over batches matrix(Objective(loss_fn, params, data, chunk_size=128)) takes 128 rows in a pass.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> matrix(hessian_of((w**3).sum(), [w]))
+    tensor([[ 6.,  0.],
+            [ 0., 12.]])
     """
     rows = operator.products(basis(operator.params))
     n = sum(p.numel() for p in operator.params)
@@ -83,6 +112,10 @@ def gauss_newton(
     """G (n, n) of the mean over examples of `loss(outputs (C,), target)`; `chunk_size` examples at a time.
 
     x: (N, ...), y: (N, ...).
+
+    >>> x, y = torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1)
+    >>> gauss_newton(lambda theta, x: x @ theta[0], torch.nn.functional.mse_loss, [torch.ones(1, 1)], x, y)  # mean of 2 x^2
+    tensor([[5.]])
     """
 
     def factors(J: Tensor, f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,6 +136,10 @@ def fisher(
     """F (n, n) of a softmax classifier: the expectation over its labels, or the mean over `draws` labels an example.
 
     Labels are drawn from the model with `generator`, on the generator's device. x: (N, ...).
+
+    >>> fisher(lambda theta, x: x * theta[0], [torch.zeros(2)], torch.ones(1, 1))  # diag(p) - p p^T
+    tensor([[ 0.2500, -0.2500],
+            [-0.2500,  0.2500]])
     """
     if draws is not None and not (isinstance(draws, int) and draws >= 1):
         raise ValueError(f"draws must be a positive integer or None, got {draws!r}")
@@ -122,7 +159,11 @@ def fisher(
 
 
 def jacobians(model: Model, params: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """J (N, C, n), the outputs' derivatives example by example, and the outputs (N, C)."""
+    """J (N, C, n), the outputs' derivatives example by example, and the outputs (N, C).
+
+    >>> jacobians(lambda theta, x: x @ theta[0], [torch.ones(1, 1)], torch.tensor([[3.0]]))
+    (tensor([[[3.]]]), tensor([[3.]]))
+    """
     theta = [p.detach() for p in params]
 
     def one(theta: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,16 @@
 """The diagonal of a Hessian in one call, and what every estimator of it is: a function of an operator and a generator.
 
-D = hessian_diagonal(loss_fn, params, data, method=Hutchinson(probes=10))
+D = hessian_diagonal(loss, params, data, method=Hutchinson(probes=10))
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from secondlook.curvature.hutchinson import ONE_PROBE
-from secondlook.curvature.objective import Cost, LossFn, Objective
+from secondlook.curvature.objective import Cost, Objective, hessian_of
 from secondlook.curvature.products import Operator
 
 
@@ -25,15 +25,20 @@ class Diagonal(Protocol):
 
 
 def hessian_diagonal(
-    loss_fn: LossFn,
-    params: Iterable[Tensor],
-    data: object,
+    loss: Operator | Tensor | Callable[..., Tensor],
+    params: Iterable[Tensor] | None = None,
+    data: object = None,
     method: Diagonal = ONE_PROBE,
     generator: torch.Generator | None = None,
     **options,
 ) -> list[Tensor]:
-    """D of the loss over `data`, one tensor for each parameter. Arguments: as of `Objective`, to which `options` go."""
-    return estimate(Objective(loss_fn, params, data, **options), method, generator)[0]
+    """D of a loss, one tensor for each parameter. Loss, params, data and options: as of `hessian_of`.
+
+    >>> model, data = torch.nn.Linear(2, 1), (torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 1))
+    >>> hessian_diagonal(of_module(model, torch.nn.functional.mse_loss), model.parameters(), data, method=Exact())
+    [tensor([[10., 20.]]), tensor([2.])]
+    """
+    return method(hessian_of(loss, params, data, **options), generator)
 
 
 def estimate(objective: Objective, method: Diagonal, generator: torch.Generator | None = None) -> tuple[list[Tensor], Cost]:

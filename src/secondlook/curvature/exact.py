@@ -16,11 +16,16 @@ from secondlook.curvature.products import Operator, Vector
 
 @dataclass(frozen=True)
 class Exact:
-    """diag(H), entry by entry; draws nothing from the generator."""
+    """diag(H), entry by entry; draws nothing from the generator.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> hessian_diagonal(w[0] ** 3 * w[1] ** 2, [w], method=Exact())  # 6 w_0 w_1^2 and 2 w_0^3
+    [tensor([24.,  2.])]
+    """
 
     def __call__(self, H: Operator, generator: torch.Generator | None = None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""
-        D = [torch.zeros_like(p) for p in H.params]
+        D = _zeros(H.params)
         entries = [(d.view(-1), j, i) for j, d in enumerate(D) for i in range(d.numel())]
         for (d, j, i), (_, column) in zip(entries, H.products(basis(H.params)), strict=True):
             d[i] = column[j].reshape(-1)[i]
@@ -31,6 +36,11 @@ def basis(params: Vector) -> Iterator[list[Tensor]]:
     """e_1, ..., e_n in the shapes of `params`."""
     for j, p in enumerate(params):
         for i in range(p.numel()):
-            e = [torch.zeros_like(q) for q in params]
+            e = _zeros(params)
             e[j].view(-1)[i] = 1
             yield e
+
+
+def _zeros(params: Vector) -> list[Tensor]:
+    """In the shapes of `params`, each with its entries one after the other in memory, whatever the parameter's are."""
+    return [torch.zeros_like(p, memory_format=torch.contiguous_format) for p in params]

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.curvature.batches import apart
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Composed, Objective
 from secondlook.curvature.products import Operator
@@ -48,7 +49,8 @@ class GaussNewtonDiagonal:
         if not (isinstance(H, Objective) and isinstance(H.loss_fn, Composed)):
             raise TypeError("GaussNewtonDiagonal needs an Objective whose loss tells its outputs: a Composed")
         D = [torch.zeros_like(p) for p in H.params]
-        for w, x, y in H.weighted():
+        for w, *batch in H.weighted():
+            x, y = apart(batch, "GaussNewtonDiagonal")
             share = w / len(x) if H.reduction == "mean" else w
             for xs, ys in zip(x.split(self.chunk_size), y.split(self.chunk_size), strict=True):
                 torch._foreach_add_(D, self._examples(H, xs, ys, generator), alpha=share)

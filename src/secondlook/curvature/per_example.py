@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.curvature.batches import apart
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Objective
 from secondlook.curvature.products import Operator, Vector
@@ -51,7 +52,8 @@ class PerExample:
             raise TypeError(f"PerExample needs an Objective, which knows its examples, got {type(H).__name__}")
         D = [torch.zeros_like(p) for p in H.params]
         for _ in range(self.probes):
-            for w, x, y in H.weighted():
+            for w, *batch in H.weighted():
+                x, y = apart(batch, "PerExample")
                 terms = self._examples(H, x, y, generator) if self.groups is None else self._groups(H, x, y, generator)
                 for share, term in terms:
                     torch._foreach_add_(D, term, alpha=w * share / self.probes)

@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from secondlook.curvature.batches import Nested, count
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Composed, Objective
 from secondlook.curvature.products import Operator, Vector, hvp, in_chunks
@@ -66,13 +67,14 @@ class Preactivations:
             raise TypeError("Preactivations needs an Objective whose loss tells its model: a Composed, such as of_module makes")
         D = [torch.zeros_like(p) for p in H.params]
         for w, x, y in H.weighted():
-            g, sums, layers = _at_sums(H, x, y)
+            examples = count(x)
+            g, sums, layers = _at_sums(H, x, y, examples)
             product = partial(_product, g, sums)
             eps, rows = Hutchinson().probe(sums, generator), _rows(self.probes, sum(s[0].numel() for s in sums), generator)
             for z, q in in_chunks(product, (_times_hadamard(eps, r) for r in rows), H.chunk_size):
                 for layer, zs, qs in zip(layers, z, q, strict=True):
                     layer.add(D, zs, qs, w / len(rows))
-            H.spend(gradients=2 / 3 + len(rows), examples=len(x))
+            H.spend(gradients=2 / 3 + len(rows), examples=examples)
         return D
 
 
@@ -149,10 +151,10 @@ def _without_bias(function: Callable[..., Tensor], options: tuple, named: dict, 
     return function(a, W, None, *options, **named)
 
 
-def _at_sums(H: Objective, x: Tensor, y: Tensor) -> tuple[Vector, list[Tensor], list[Layer]]:
+def _at_sums(H: Objective, x: Nested, y: Nested, examples: int) -> tuple[Vector, list[Tensor], list[Layer]]:
     """The gradients of a batch's loss by the sums of all examples, zeros that stand for the sums, and their layers."""
     theta = [p.detach() for p in H.params]
-    with _Recorder(theta, len(x)) as recorder:
+    with _Recorder(theta, examples) as recorder:
         f = H.loss_fn.model(theta, x)
     if missing := set(range(len(theta))) - recorder.seen:
         raise _unfit(min(missing), "is in none")

@@ -5,38 +5,40 @@ r"""Eigenvalues of a matrix that is known by its products: its ends, its density
     spectral density    (1/n) sum_i delta(x - lambda_i)  ~  (1/s) sum_j sum_k (S^(j)_{1k})^2 delta(x - mu^(j)_k)
                         with T^(j) = S diag(mu) S^T after m steps from the probe z_j / sqrt(n). Its moments
                         integral x^p = tr(H^p) / n are right in expectation for p < 2m.
-    trace               Hutchinson  (1/s) sum_j z_j^T H z_j
-                        Hutch++     tr(Q^T H Q) + (1/s) sum_j u_j^T H u_j,    Q = orth(H Z), Z of s probes,
-                                                                             u_j = (I - Q Q^T) z_j of s others
+    trace (Hutch++)     tr(Q^T H Q) + (1/s) sum_j u_j^T H u_j,    Q = orth(H Z), Z of s probes,
+                                                                 u_j = (I - Q Q^T) z_j of s others
 
-Bias: none in the traces. Variance with signs z: Hutchinson (2/s) sum_{i != j} H_ij^2; Hutch++ the same law for what Q leaves
-of H, zero for a rank of at most s.
+Bias: none in the trace. Variance with signs z: (2/s) sum_{i != j} M_ij^2 for M = (I - Q Q^T) H (I - Q Q^T), what Q leaves of H;
+zero for a rank of at most s. Hutchinson's trace, with H for M, is the sum of `Hutchinson`'s diagonal.
 
-Sources: Lanczos (1950); Golub and Meurant (1994) and Ubaru, Chen and Saad (2017) for the density; Hutchinson (1990); Meyer,
-Musco, Musco and Woodruff (2021), "Hutch++: optimal stochastic trace estimation", algorithm 1.
+Sources: Lanczos (1950); Golub and Meurant (1994) and Ubaru, Chen and Saad (2017) for the density; Meyer, Musco, Musco and
+Woodruff (2021), "Hutch++: optimal stochastic trace estimation", algorithm 1.
 
 Cost: one product a step of Lanczos, and 4 m^2 n multiplications to keep m vectors orthogonal; memory m n. A trace takes the
 products that it is given. Deviations: every q is made orthogonal to all before, twice, so that rounding makes no copies of an
 eigenvalue. Where the steps span all that the start can reach, they go on from a new random vector: of a repeated eigenvalue one
 copy is found before that and the others after, so that all of them are certain only after n steps.
 
-H is any `Operator` whose products can be taken again and again: an `Objective`, its `GaussNewton`, a `GraphHessian` that is
-`kept()`. Random numbers come from `generator` alone.
+The matrix is the Hessian of a loss, in any form that `hessian_of` takes, or another `Operator`, such as a `GaussNewton`. Random
+numbers come from `generator` alone.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from secondlook.curvature.hutchinson import Hutchinson
+from secondlook.curvature.objective import hessian_of
 from secondlook.curvature.products import Operator
-from secondlook.curvature.vectors import flat, split
+from secondlook.curvature.vectors import finite, flat, split
 
 CHECK_EVERY = 5  # steps of Lanczos between two looks at the Ritz pairs
 ENDS = ("largest", "smallest", "magnitude")
+
+Loss = Operator | Tensor | Callable[..., Tensor]  # as `hessian_of` takes it, with `params` and `data`
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,27 @@ def lanczos(H: Operator, start: Tensor, generator: torch.Generator | None = None
 
 
 def eigenpairs(
-    H: Operator,
+    loss: Loss,
+    params: Iterable[Tensor] | None = None,
+    data: object = None,
+    *,
     count: int = 1,
     which: str = "largest",
-    *,
     tolerance: float = 1e-6,
     most_products: int | None = None,
     generator: torch.Generator | None = None,
+    **options,
 ) -> tuple[Tensor, Tensor]:
     """`count` eigenvalues (count,) from one end of the spectrum, or the largest in magnitude, and eigenvectors (count, n).
 
     The one furthest out comes first. Residuals are at most `tolerance` times the eigenvalue, or rounding: n eps |H|. Raises
-    RuntimeError where `most_products`, n by default, are not enough.
+    RuntimeError where `most_products`, n by default, are not enough. `options` are those of an `Objective`.
+
+    >>> values, vectors = eigenpairs(lambda theta: 3 * theta[0][0] ** 2 - theta[0][1] ** 2, [torch.ones(2)], count=2)
+    >>> values
+    tensor([ 6., -2.])
     """
+    H = hessian_of(loss, params, data, **options)
     n = _size(H)
     most = n if most_products is None else min(n, most_products)
     if which not in ENDS:
@@ -104,10 +114,24 @@ def eigenpairs(
     raise RuntimeError(f"{count} eigenpairs did not converge in {most} products: allow more, or a larger tolerance")
 
 
-def condition_number(H: Operator, **options) -> float:
-    """Largest over smallest eigenvalue of a positive definite H. Raises ValueError where it is not; `options` of eigenpairs."""
-    smallest = eigenpairs(H, 1, "smallest", **options)[0].item()
-    largest = eigenpairs(H, 1, "largest", **options)[0].item()
+def condition_number(
+    loss: Loss,
+    params: Iterable[Tensor] | None = None,
+    data: object = None,
+    *,
+    tolerance: float = 1e-6,
+    most_products: int | None = None,
+    generator: torch.Generator | None = None,
+    **options,
+) -> float:
+    """Largest over smallest eigenvalue of a positive definite H, by `eigenpairs`. Raises ValueError where it is not.
+
+    >>> round(condition_number(lambda theta: 3 * theta[0] ** 2 + theta[1] ** 2, [torch.tensor(1.0), torch.tensor(1.0)]), 4)
+    3.0
+    """
+    H = hessian_of(loss, params, data, **options)
+    search = {"tolerance": tolerance, "most_products": most_products, "generator": generator}
+    smallest, largest = (eigenpairs(H, which=which, **search)[0].item() for which in ("smallest", "largest"))
     if smallest <= _size(H) * torch.finfo(H.params[0].dtype).eps * largest:
         raise ValueError(f"a condition number needs a positive definite matrix, smallest eigenvalue {smallest:.3g}")
     return largest / smallest
@@ -130,11 +154,25 @@ class Density:
         return (self.weights * torch.exp(-(away**2) / 2)).sum(2).mean(1) / (width * math.sqrt(2 * math.pi))
 
 
-def spectral_density(H: Operator, steps: int, probes: int, generator: torch.Generator | None = None) -> Density:
-    """The density from `probes` runs of Lanczos, each of `steps` products or, for a smaller H, n."""
+def spectral_density(
+    loss: Loss,
+    params: Iterable[Tensor] | None = None,
+    data: object = None,
+    *,
+    steps: int,
+    probes: int = 1,
+    generator: torch.Generator | None = None,
+    **options,
+) -> Density:
+    """The density from `probes` runs of Lanczos, each of `steps` products or, for a smaller H, n.
+
+    >>> density = spectral_density(lambda theta: (theta[0] ** 2).sum(), [torch.ones(5)], steps=3)  # five eigenvalues of 2
+    >>> round(density.moment(1), 4), round(density.moment(2), 4)
+    (2.0, 4.0)
+    """
     if not steps >= 1 <= probes:
         raise ValueError(f"steps and probes must be positive integers, got {steps!r} and {probes!r}")
-    found = []
+    H, found = hessian_of(loss, params, data, **options), []
     for _ in range(probes):
         *_, T = (T for T, _ in zip(lanczos(H, _signs(H, 1, generator)[0], generator), range(steps), strict=False))
         mu, S, _ = T.ritz()
@@ -142,18 +180,25 @@ def spectral_density(H: Operator, steps: int, probes: int, generator: torch.Gene
     return Density(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 
 
-def hutchinson_trace(H: Operator, products: int, generator: torch.Generator | None = None) -> float:
-    """The trace, from `products` probes of signs."""
-    if not products >= 1:
-        raise ValueError(f"products must be a positive integer, got {products!r}")
-    Z = _signs(H, products, generator)
-    return _inner(Z, _times(H, Z)) / products
+def trace(
+    loss: Loss,
+    params: Iterable[Tensor] | None = None,
+    data: object = None,
+    *,
+    products: int = 60,
+    generator: torch.Generator | None = None,
+    **options,
+) -> float:
+    """The trace by Hutch++, from three times s products, as many as fit into `products`: for Q, for its part, and for the rest.
 
+    It is exact where H has a rank of at most s.
 
-def hutch_plus_plus(H: Operator, products: int, generator: torch.Generator | None = None) -> float:
-    """The trace, from three times s products, as many as fit into `products`: for Q, for its part, and for the rest."""
+    >>> round(trace(lambda theta: theta[0][0] ** 2 + 2 * theta[0][1] ** 2, [torch.ones(2)]), 4)
+    6.0
+    """
     if not products >= 3:
         raise ValueError(f"products must be an integer of at least 3, got {products!r}")
+    H = hessian_of(loss, params, data, **options)
     s = min(products // 3, _size(H))
     Q = torch.linalg.qr(_times(H, _signs(H, s, generator)).T).Q.T  # (s, n), orthonormal rows
     Z = _signs(H, s, generator)
@@ -163,7 +208,7 @@ def hutch_plus_plus(H: Operator, products: int, generator: torch.Generator | Non
 
 def _times(H: Operator, V: Tensor) -> Tensor:
     """V H (k, n) for the rows of V (k, n)."""
-    return torch.stack([flat(Hv) for _, Hv in H.products(split(v, H.params) for v in V)])
+    return torch.stack([finite(flat(Hv)) for _, Hv in H.products(split(v, H.params) for v in V)])
 
 
 def _beyond(Q: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,13 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([x.reshape(-1) for x in tensors])
 
 
+def finite(v: Tensor) -> Tensor:
+    """v, a product with a matrix. Raises RuntimeError where it is not finite; what follows could only say 'ill-conditioned'."""
+    if not v.isfinite().all():
+        raise RuntimeError("a product with the matrix is not finite: look for nan and inf in data, parameters and loss")
+    return v
+
+
 def split(v: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
     """The flat v (n,) in the shapes of `params`."""
     parts = v.split([p.numel() for p in params])

@@ -32,7 +32,7 @@ from torch import Tensor
 from secondlook.curvature.exact import Exact
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.products import Operator, Vector
-from secondlook.curvature.vectors import flat, split
+from secondlook.curvature.vectors import finite, flat, split
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def times(H: Operator, V: Tensor) -> Tensor:
     """H V (n, k) for the columns of V (n, k)."""
     if not V.shape[1]:
         return V
-    return torch.stack([flat(Hv) for _, Hv in H.products(split(v, H.params) for v in V.T)], dim=1)
+    return torch.stack([finite(flat(Hv)) for _, Hv in H.products(split(v, H.params) for v in V.T)], dim=1)
 
 
 def range_of(Y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

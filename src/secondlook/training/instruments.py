@@ -46,9 +46,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from secondlook.curvature.batches import count
 from secondlook.curvature.objective import Objective
 from secondlook.curvature.products import Operator
-from secondlook.curvature.spectrum import eigenpairs, hutch_plus_plus
+from secondlook.curvature.spectrum import eigenpairs, trace
 from secondlook.curvature.vectors import split
 from secondlook.training.path import Path
 
@@ -91,7 +92,7 @@ class LocalShape:
             "curvature along": curvature_along(H, step),
             "noise scale": noise_scale(H),
             "top eigenvalue": top,
-            "trace": hutch_plus_plus(H, self.products, self.generator),
+            "trace": trace(H, products=self.products, generator=self.generator),
         }
         yield from ({"metric": metric, "value": value} for metric, value in found.items())
 
@@ -184,8 +185,8 @@ def noise_scale(objective: Objective) -> float:
 
     Raises ValueError for fewer than two batches, batches of different sizes, or a loss that is a sum over examples.
     """
-    sizes = {len(x) for x, _ in objective.batches}
-    M = len(list(objective.batches))
+    each = [count(x) for x, _ in objective.batches]
+    sizes, M = set(each), len(each)
     if M < 2 or len(sizes) > 1 or objective.reduction != "mean":
         raise ValueError(
             f"a noise scale needs a mean loss over two or more batches of one size, got {M} of sizes {sorted(sizes)}"
@@ -200,5 +201,5 @@ def noise_scale(objective: Objective) -> float:
     objective.spend(gradients=1)
     of_mean = sum(part.square().sum().item() for part in total)
     g_square = (M * of_mean - squares) / (M - 1)
-    trace = b * M / (M - 1) * (squares - of_mean)
-    return trace / g_square if g_square > 0 else math.inf
+    of_noise = b * M / (M - 1) * (squares - of_mean)
+    return of_noise / g_square if g_square > 0 else math.inf
