@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from experiments.cifar10 import experiment, figures, measures, selections
+from experiments.cifar10 import experiment, measures, selections
 from experiments.cifar10.methods import METHODS
 from secondlook.errors import OutOfTime
 from secondlook.optim import AdaHessian
@@ -96,7 +96,7 @@ def test_rates_of_the_small_study_are_the_best_of_its_sweep():
     path = ROOT / "results" / "recorded" / "cifar10" / "small_rates.csv"
     if not path.exists():
         pytest.skip("small_rates is not recorded")
-    found = measures.small_rates(pd.read_csv(path))
+    found = measures.rates(pd.read_csv(path), "small_rates")
     for name, lr in params("small").learning_rates.items():
         assert found[f"{key(name)}_lr"].value == pytest.approx(lr), name
         assert found[f"{key(name)}_inside"].value == 1, name
@@ -175,10 +175,10 @@ def test_words_of_a_comparison(gap, word):
     base = np.array([50.0, 51, 49, 50])
     runs = {method: [[value / 100] for value in base] for method in selections.OPTIMISERS}
     runs["AdaHessian"] = [[value / 100] for value in base + np.array(gap)]
-    table = measures.small_comparisons(made_up(runs)).set_index("First minus second")
+    table = measures.comparisons(made_up(runs), "small").set_index("First minus second")
     assert table.Word["AdaHessian − AdamW"] == word
-    assert measures.small_differences(made_up(runs))["adamw"].value == pytest.approx(np.mean(gap))
-    assert measures.small_differences(made_up(runs))["adamw"].p is None  # four seeds
+    assert measures.differences(made_up(runs), "small")["adamw"].value == pytest.approx(np.mean(gap))
+    assert measures.differences(made_up(runs), "small")["adamw"].p is None  # four seeds
 
 
 def test_the_best_rate_and_the_drop_from_it():
@@ -193,7 +193,9 @@ def test_the_best_rate_and_the_drop_from_it():
             for seed in (0, 1):
                 for metric, number in (("test_accuracy", value), ("lr", 0.5 * factor)):
                     lines.append(("rates", method, factor, seed, 1, metric, number))
-    found = measures.rates(pd.DataFrame(lines, columns=["case", "method", "factor", "seed", "step", "metric", "value"]))
+    found = measures.rates(
+        pd.DataFrame(lines, columns=["case", "method", "factor", "seed", "step", "metric", "value"]), "rates"
+    )
     assert [found[f"{m}_lr"].value for m in ("sgd", "adam", "adamw")] == [0.5, 0.05, 5]
     assert [found[f"{m}_inside"].value for m in ("sgd", "adam", "adamw")] == [1, 0, 0]
     assert [found[f"{m}_drop"].value for m in ("sgd", "adam", "adahessian")] == pytest.approx([10, 40 / 3, 10])
@@ -221,13 +223,13 @@ def test_a_stopped_case_goes_on_with_the_networks_that_are_done(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in CIFAR10.figures if name not in ("frequency", "variants")])
 def test_figures_draw(rows, name):
-    assert getattr(figures, name)(rows).axes
+    assert CIFAR10.made("figures", name, rows).axes
 
 
 def test_tables_and_numbers_are_there(rows):
     assert set(measures.data(rows).Images) == {"generated"}
     assert len(measures.small_methods(rows)) == 9 and len(measures.paper_accuracy(rows)) == 10
-    assert len(measures.small_rates_table(rows)) == 2
+    assert len(measures.by_rate(rows, "small_rates")) == 2
     assert measures.divergences(rows)["small_runs"].value == 18
 
 

@@ -42,7 +42,7 @@ def test_bad_input_is_one_line(project, words, line):
         ("cases: 3\n", "'cases' in experiments/demo/config.yaml must be a table of keys and values, got 3"),
         ("- 1\n", "'the whole file' in experiments/demo/config.yaml must be a table of keys and values, got [1]"),
         ("title: x\ncases: {decay: {seeds: {first: -1, count: 3}}}\n", "'first' in 'seeds' of 'decay' of experiments/demo/config.yaml must be an integer, zero or more, got -1"),
-        ("title: x\ncases: {decay: {fixed: {steps: 3}}}\n", "'lr' is missing in experiments/demo/config.yaml"),
+        ("title: x\ncases: {decay: {fixed: {steps: 3}}, slow: {}}\n", "'lr' is missing in experiments/demo/config.yaml"),
         ("title: x\ncases: {decay: {needs: {data: nothing}}}\n", "data set data/nothing is missing: point data_root (SECONDLOOK_DATA) at its folder, or put it there"),
         ("title: x\ncases: {decay: {}}\nsmoke: {decya: {}}\n", "unknown key 'decya' in 'smoke' of experiments/demo/config.yaml: did you mean 'decay'?"),
     ],

@@ -13,7 +13,7 @@ from conftest import ROOT
 from scipy import stats
 from torch.nn import functional
 
-from experiments.click_model import experiment, figures, measures, pairs, selections, teacher
+from experiments.click_model import experiment, measures, pairs, selections, teacher
 from experiments.click_model.methods import METHODS, Method
 from experiments.click_model.model import ClickModel
 from secondlook.curvature.hutchinson import ONE_PROBE
@@ -392,4 +392,4 @@ def test_every_number_of_section_and_claims_is_measured(rows):
 
 
 def test_figures_draw(rows):
-    assert all(getattr(figures, name)(rows).axes for name in CLICKS.figures)
+    assert all(CLICKS.made("figures", name, rows).axes for name in CLICKS.figures)

@@ -219,5 +219,5 @@ def test_a_running_mean_that_went_to_the_diagonal_would_be_noticed(rows):
 def test_every_figure_has_something_in_every_panel(rows):
     style.apply()
     for name in EXPERIMENT.figures:
-        figure = getattr(EXPERIMENT.part("figures"), name)(rows)
+        figure = EXPERIMENT.made("figures", name, rows)
         assert all(axis.lines for axis in figure.axes), name

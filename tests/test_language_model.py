@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT
 from torch.nn.functional import cross_entropy
 
-from experiments.language_model import experiment, figures, measures, names, selections, texts
+from experiments.language_model import experiment, measures, names, selections, texts
 from experiments.language_model.methods import METHODS
 from experiments.language_model.transformer import transformer
 from secondlook.errors import Mistake
@@ -294,4 +294,4 @@ def test_every_number_of_section_and_claims_is_measured(rows):
 
 
 def test_figures_draw(rows):
-    assert all(getattr(figures, name)(rows).axes for name in LANGUAGE.figures)
+    assert all(LANGUAGE.made("figures", name, rows).axes for name in LANGUAGE.figures)

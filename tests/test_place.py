@@ -28,6 +28,7 @@ from pathlib import Path
 
 from secondlook.errors import OutOfTime
 from secondlook.study.cells import kept
+from secondlook.study.declare import case
 from secondlook.study.parameters import Positive
 from secondlook.study.place import Place
 
@@ -47,15 +48,14 @@ def _train(seed: int, rate: float, folder: Path):
         yield {"rate": rate, "method": "GD", "step": step, "metric": "loss", "value": (1 - rate) ** step / 3 + seed}
 
 
+@case(Params, "nets", "more", place=True)
 def nets(p: Params, seed: int, place: Place):
     place.data_used("dots", "drawn by hand", "0" * 64)
     for rate in p.rates:
         yield from kept(place, {"seed": seed, "rate": rate}, lambda folder, rate=rate: _train(seed, rate, folder))
 
 
-more = nets
-
-
+@case(Params)
 def quick(p: Params, seed: int):
     yield {"step": 0, "metric": "loss", "value": p.rates[0]}
 '''

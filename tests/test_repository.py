@@ -102,10 +102,10 @@ def test_the_scope_table_has_every_experiment_and_one_of_four_words_a_line():
     assert labels == set(re.findall(r'see\("([\w-]+)"\)', found))
 
 
-def test_figures_say_what_they_show_and_need():
+def test_figures_say_what_they_show_and_require():
     for experiment in experiments(ROOT):
-        for name, text in experiment.figures.items():
-            assert "Shows:" in text and "Requires:" in text, f"{experiment.name}/{name}"
+        for name, figure in experiment.figures.items():
+            assert "Shows:" in figure.text and figure.requires, f"{experiment.name}/{name}"
 
 
 def test_nothing_names_this_machine():

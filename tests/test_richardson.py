@@ -250,7 +250,7 @@ def test_measures_claims_text_and_figures_of_small_runs(rows):
     assert "<<" not in text and all(f"({name}:" in text for name in judged)
     style.apply()
     for name in EXPERIMENT.figures:
-        figure = getattr(EXPERIMENT.part("figures"), name)(rows)
+        figure = EXPERIMENT.made("figures", name, rows)
         assert all(axis.lines or axis.patches for axis in figure.axes)
 
 

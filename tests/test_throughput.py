@@ -12,7 +12,7 @@ from conftest import ROOT
 from torch import nn
 
 from experiments.cifar10.methods import METHODS
-from experiments.throughput import experiment, figures, measures, methods, selections
+from experiments.throughput import experiment, measures, methods, selections
 from secondlook.errors import Mistake
 from secondlook.problems.images import MEAN, STD, normalise
 from secondlook.study.experiment import Experiment, run
@@ -199,9 +199,9 @@ def test_ratios_are_within_a_round_a_mode_and_a_precision():
     ]
     rows = pd.DataFrame(lines, columns=["seed", "method", "mode", "precision", "value"])
     rows = rows.assign(case="resnet20", metric="milliseconds")
-    found = {name: value.value for name, value in measures.resnet20(rows).items() if name.startswith("ada")}
+    found = {name: value.value for name, value in measures.steps(rows, "resnet20").items() if name.startswith("ada")}
     assert found == {"adahessian_eager_float32": 4, "adahessian_captured_float32": 2.5, "adahessian_captured_tf32": 3}
-    assert measures.resnet20_gains(rows[rows.precision == "float32"])["sgd_float32"].value == 2
+    assert measures.eager_over_captured(rows[rows.precision == "float32"], "resnet20")["sgd_float32"].value == 2
 
 
 def test_epochs_are_compared_with_the_fastest_package():
@@ -223,12 +223,12 @@ def test_the_number_of_processes_that_is_fastest(rows):
 
 @pytest.mark.parametrize("name", THROUGHPUT.figures)
 def test_figures_draw(rows, name):
-    assert getattr(figures, name)(rows).axes
+    assert THROUGHPUT.made("figures", name, rows).axes
 
 
 def test_tables_and_numbers_are_there(rows):
     assert (
-        len(measures.resnet20_table(rows)) == 4
+        len(measures.steps_table(rows, "resnet20")) == 4
         and len(measures.floor_table(rows)) == 8
         and len(measures.epochs_table(rows)) == 5
     )

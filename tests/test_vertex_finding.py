@@ -174,5 +174,4 @@ def test_every_number_of_section_and_claims_is_measured(rows):
 
 
 def test_figures_draw(rows):
-    figures = VERTEX.part("figures")
-    assert all(getattr(figures, name)(rows).axes for name in VERTEX.figures)
+    assert all(VERTEX.made("figures", name, rows).axes for name in VERTEX.figures)

@@ -150,14 +150,15 @@ GPU_CLAIM = """
 """
 GPU_MEASURE = """
 
+@measure("gpu")
 def gpu_final(rows: pd.DataFrame) -> dict[str, Estimate]:
-    \"\"\"As `final`. Requires: case gpu, metric loss.\"\"\"
     return final(rows.replace({"case": {"decay": "", "gpu": "decay"}}))
 """
 GPU_FIGURE = """
 
+@figure("decay", "gpu")
 def gpu_losses(rows: pd.DataFrame) -> Figure:
-    \"\"\"Shows: the same on a GPU. Requires: cases decay and gpu, metric loss.\"\"\"
+    \"\"\"Shows: the same on a GPU.\"\"\"
     return losses(rows[rows.case == "gpu"].replace({"case": {"gpu": "decay"}}))
 """
 GPU_SECTION = """
@@ -176,7 +177,7 @@ def with_gpu(built):
     """The demo with a case that needs a GPU and has no result yet."""
     case = "cases:\n  gpu:\n    seeds: {first: 0, count: 8}\n    needs: {device: cuda}\n    varies: {lr: 0.1}\n"
     built.replace("experiments/demo/config.yaml", "cases:\n", case)
-    built.replace("experiments/demo/experiment.py", "def slow(", "gpu = decay\n\n\ndef slow(")
+    built.replace("experiments/demo/experiment.py", "@case(Decay)", '@case(Decay, "decay", "gpu")')
     parts = {"claims.yaml": GPU_CLAIM, "measures.py": GPU_MEASURE, "figures.py": GPU_FIGURE, "section.md": GPU_SECTION}
     for part, text in parts.items():
         built.write(f"experiments/demo/{part}", (built.folder / "experiments/demo" / part).read_text() + text)

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from secondlook.problems.images import ARRAY, CLASSES, SHAPE, Images, augment, cifar10, normalise
 from secondlook.problems.resnet import convnet, resnet
 from secondlook.study.cells import kept
+from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Positive, PositiveInt, Text, one_of
 from secondlook.study.place import Place
 from secondlook.training import Checkpoints, Run, generator, train
@@ -53,6 +54,7 @@ class Params:
     methods: tuple[one_of(*METHODS), ...]
 
 
+@case(Params, "resnet20", "resnet32", "frequency", "variants", "precision", "rates", "small_rates", "small", place=True)
 def run(params: Params, seed: int, place: Place):
     images = _images(params, place)
     seen = {"origin": images.origin, "device": place.device, "step": 0}

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
 
 from .selections import (
@@ -31,8 +32,9 @@ COLOUR = {name: style.COLOUR[name] for name in ("SGD", "Adam", "AdamW", "AdaHess
 AGAINST = {"epoch": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 
 
-def _curves(rows: pd.DataFrame, case: str) -> Figure:
-    """Means over seeds of accuracy, in per cent, and test loss, against three measures of effort."""
+@figure(cases={"resnet20_curves": "resnet20", "resnet32_curves": "resnet32", "small_curves": "small"})
+def curves(rows: pd.DataFrame, case: str) -> Figure:
+    """Shows: test accuracy and loss against epochs, work and time, means over seeds; bands are ranges over seeds."""
     figure, panels = style.axes(2, 3, height=4.2, sharey="row", sharex="col")
     for line, (metric, label) in zip(
         panels, {"test_accuracy": "test accuracy, %", "test_loss": "test loss"}.items(), strict=True
@@ -55,30 +57,6 @@ def _curves(rows: pd.DataFrame, case: str) -> Figure:
 def _legend(figure: Figure, panel: Axes) -> None:
     """The methods of `panel` above the whole figure."""
     figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=len(OPTIMISERS))
-
-
-def resnet20_curves(rows: pd.DataFrame) -> Figure:
-    """Shows: accuracy and loss of ResNet-20 on the test images against epochs, work and time; bands are ranges over seeds.
-
-    Requires: case resnet20, metrics test_accuracy, test_loss, gradient_equivalents and seconds.
-    """
-    return _curves(rows, "resnet20")
-
-
-def resnet32_curves(rows: pd.DataFrame) -> Figure:
-    """Shows: the same of ResNet-32.
-
-    Requires: case resnet32, metrics test_accuracy, test_loss, gradient_equivalents and seconds.
-    """
-    return _curves(rows, "resnet32")
-
-
-def small_curves(rows: pd.DataFrame) -> Figure:
-    """Shows: the same of the small network.
-
-    Requires: case small, metrics test_accuracy, test_loss, gradient_equivalents and seconds.
-    """
-    return _curves(rows, "small")
 
 
 def _stated(panel: Axes, network: str) -> None:
@@ -106,11 +84,9 @@ def _names(panel: Axes, methods: list[str]) -> None:
     panel.grid(axis="y", visible=False)
 
 
+@figure("resnet20", "resnet32")
 def accuracy(rows: pd.DataFrame) -> Figure:
-    """Shows: best-epoch accuracy of the residual networks beside the paper's Table 2.
-
-    Requires: cases resnet20 and resnet32, metric test_accuracy.
-    """
+    """Shows: best-epoch accuracy of the residual networks beside the paper's Table 2."""
     figure, panels = style.axes(2, 2, height=4.2, sharex="row")
     for (stated, measured), case, network in zip(panels, ("resnet20", "resnet32"), TABLE_2, strict=True):
         _stated(stated, network)
@@ -118,22 +94,18 @@ def accuracy(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("small")
 def small_accuracy(rows: pd.DataFrame) -> Figure:
-    """Shows: the paper's Table 2 for ResNet-20, beside the accuracy of the small network after the last epoch.
-
-    Requires: case small, metric test_accuracy.
-    """
+    """Shows: the paper's Table 2 for ResNet-20, beside the accuracy of the small network after the last epoch."""
     figure, (stated, measured) = style.axes(1, 2, height=2.5)
     _stated(stated, "ResNet-20")
     _measured(measured, accuracies(rows, "small")[list(OPTIMISERS)], "small network, here", "last epoch, %")
     return figure
 
 
+@figure("resnet20", "frequency")
 def frequency(rows: pd.DataFrame) -> Figure:
-    """Shows: accuracy and cost of ResNet-20 by the steps from one Hessian to the next, beside the paper's Table 8.
-
-    Requires: cases resnet20 and frequency, metrics test_accuracy and seconds.
-    """
+    """Shows: accuracy and cost of ResNet-20 by the steps from one Hessian to the next, beside the paper's Table 8."""
     figure, (left, right) = style.axes(1, 2, height=2.6)
     best, time = accuracies(rows, "resnet20", "frequency", best=True), totals(rows, "seconds", "resnet20", "frequency")
     for k in TABLE_8_ACCURACY:
@@ -150,8 +122,9 @@ def frequency(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _variants(rows: pd.DataFrame, *cases: str) -> Figure:
-    """Accuracy of every variant minus AdaHessian's, by its cost."""
+@figure(cases={"variants": ("resnet20", "variants"), "small_variants": "small"})
+def variants(rows: pd.DataFrame, *cases: str) -> Figure:
+    """Shows: accuracy of cheaper and other curvatures, less that of AdaHessian, by the time that they take."""
     figure, panel = style.axes(height=2.6)
     table, time = accuracies(rows, *cases), totals(rows, "seconds", *cases).median()
     for method in table.columns.difference(["SGD", "Adam", "AdamW", "AdaHessian coupled"], sort=False):
@@ -166,21 +139,9 @@ def _variants(rows: pd.DataFrame, *cases: str) -> Figure:
     return figure
 
 
-def variants(rows: pd.DataFrame) -> Figure:
-    """Shows: accuracy of cheaper and other curvatures on ResNet-20, less that of AdaHessian, by the time that they take.
-
-    Requires: cases resnet20 and variants, metrics test_accuracy and seconds.
-    """
-    return _variants(rows, "resnet20", "variants")
-
-
-def small_variants(rows: pd.DataFrame) -> Figure:
-    """Shows: the same on the small network. Requires: case small, metrics test_accuracy and seconds."""
-    return _variants(rows, "small")
-
-
-def _rates(rows: pd.DataFrame, case: str) -> Figure:
-    """The paper's Table 6 and the sweep here: a score by the factor on a learning rate."""
+@figure(cases={"rate_sweep": "rates", "small_rate_sweep": "small_rates"})
+def rate_sweep(rows: pd.DataFrame, case: str) -> Figure:
+    """Shows: accuracy by the factor on each method's learning rate, beside the paper's Table 6."""
     figure, (stated, measured) = style.axes(1, 2, height=2.7)
     for method, scores in TABLE_6.items():
         stated.semilogx(list(scores), list(scores.values()), "D-", color=COLOUR[method], label=method)
@@ -198,16 +159,3 @@ def _rates(rows: pd.DataFrame, case: str) -> Figure:
     measured.minorticks_off()
     _legend(figure, measured)
     return figure
-
-
-def rate_sweep(rows: pd.DataFrame) -> Figure:
-    """Shows: accuracy of ResNet-20 by the factor on each method's learning rate, beside the paper's Table 6.
-
-    Requires: case rates, metric test_accuracy.
-    """
-    return _rates(rows, "rates")
-
-
-def small_rate_sweep(rows: pd.DataFrame) -> Figure:
-    """Shows: the same on the small network. Requires: case small_rates, metric test_accuracy."""
-    return _rates(rows, "small_rates")

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pandas as pd
 from scipy import stats
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
@@ -35,8 +36,10 @@ DECAY = {  # of the first and of the second
 }
 
 
-def _accuracies(rows: pd.DataFrame, *cases: str) -> dict[str, Estimate]:
-    last, best = accuracies(rows, *cases), accuracies(rows, *cases, best=True)
+@measure(cases=("resnet20", "resnet32", "small"))
+def each(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """Accuracy of each method after the last epoch and, with the ending _best, in the best."""
+    last, best = accuracies(rows, case), accuracies(rows, case, best=True)
     found = {key(method): mean(last[method]) for method in last}
     return found | {f"{key(method)}_best": mean(best[method]) for method in best}
 
@@ -46,7 +49,8 @@ def _difference(a: pd.Series, b: pd.Series) -> Estimate:
     return found if found.n >= FLIPS_FROM else replace(found, p=None)
 
 
-def _differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+@measure(cases={"resnet20_differences": "resnet20", "resnet32_differences": "resnet32", "small_differences": "small"})
+def differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """The declared comparisons after the last epoch, and in the best one."""
     found = {}
     for ending, table in (("", accuracies(rows, case)), ("_best", accuracies(rows, case, best=True))):
@@ -54,63 +58,28 @@ def _differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     return found
 
 
-def _against_every_step(table: pd.DataFrame) -> dict[str, Estimate]:
-    """Every variant minus AdaHessian with a Hessian of the whole batch at every step."""
+@measure("resnet20", "frequency")
+def frequency_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """A Hessian every k steps minus one at every step, best epoch as in the paper."""
+    return over_every_step(rows, "resnet20", "frequency", best=True)
+
+
+@measure(cases={"variant_differences": ("resnet20", "variants"), "small_variant_differences": "small"})
+def over_every_step(rows: pd.DataFrame, *cases: str, best: bool = False) -> dict[str, Estimate]:
+    """Every variant minus AdaHessian with a Hessian of the whole batch at every step, after the last epoch or in the best."""
+    table = accuracies(rows, *cases, best=best)
     variants = [method for method in table if method.startswith("AdaHessian ") and method != "AdaHessian coupled"]
     return {key(method.removeprefix("AdaHessian ")): _difference(table[method], table["AdaHessian"]) for method in variants}
 
 
-def resnet20(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Accuracy of each method after the last epoch and, with the ending _best, in the best. Requires: case resnet20."""
-    return _accuracies(rows, "resnet20")
-
-
-def resnet32(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same. Requires: case resnet32."""
-    return _accuracies(rows, "resnet32")
-
-
-def small(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same. Requires: case small."""
-    return _accuracies(rows, "small")
-
-
-def resnet20_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The declared comparisons. Requires: case resnet20."""
-    return _differences(rows, "resnet20")
-
-
-def resnet32_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The declared comparisons. Requires: case resnet32."""
-    return _differences(rows, "resnet32")
-
-
-def small_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The declared comparisons, after the last epoch and in the best. Requires: case small."""
-    return _differences(rows, "small")
-
-
-def frequency_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """A Hessian every k steps minus one at every step, best epoch as in the paper. Requires: cases resnet20 and frequency."""
-    return _against_every_step(accuracies(rows, "resnet20", "frequency", best=True))
-
-
-def variant_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Every variant minus AdaHessian after the last epoch. Requires: cases resnet20 and variants."""
-    return _against_every_step(accuracies(rows, "resnet20", "variants"))
-
-
-def small_variant_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same on the small network. Requires: case small."""
-    return _against_every_step(accuracies(rows, "small"))
-
-
+@measure("small")
 def small_cost(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seconds of a run's training over those of SGD's with the same seed, median. Requires: case small."""
+    """Seconds of a run's training over those of SGD's with the same seed, median."""
     table = totals(rows, "seconds", "small")
     return {key(method): median(table[method].dropna()) for method in table if table[method].notna().any()}
 
 
+@measure()
 def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Runs that diverged, and all runs, of each case that there is."""
     flags = rows[rows.metric == "diverged"]
@@ -121,7 +90,8 @@ def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
-def _rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+@measure(cases=("rates", "small_rates"))
+def rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Of each method: the factor with the best mean accuracy, the learning rate that it makes, whether it lies inside the
     range, and the drop: how far accuracy is below that of the best factor, in points, on average over all factors. For the
     others also AdaHessian's drop minus theirs."""
@@ -138,23 +108,15 @@ def _rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     return found | {f"over_{key(m)}": _difference(ours, drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
 
 
-def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Robustness to the learning rate. Requires: case rates."""
-    return _rates(rows, "rates")
-
-
-def small_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same on the small network: here the rates of `small` are chosen. Requires: case small_rates."""
-    return _rates(rows, "small_rates")
-
-
+@measure("small", "small_rates")
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """1 for each method of `small` whose learning rate is the best of `small_rates`. Requires: cases small and small_rates."""
-    chosen, rate = _rates(rows, "small_rates"), epochs(rows, "small", "lr").max(axis=1)
+    """1 for each method of `small` whose learning rate is the best of `small_rates`."""
+    chosen, rate = rates(rows, "small_rates"), epochs(rows, "small", "lr").max(axis=1)
     names = {key(method): rate[method].iloc[0] for method in by_factor(rows, "small_rates")}
     return {name: Estimate(abs(lr / chosen[f"{name}_lr"].value - 1) < 1e-9) for name, lr in names.items()}
 
 
+@measure()
 def data(rows: pd.DataFrame) -> pd.DataFrame:
     """What each case that there is was trained on and where."""
     counts = rows[rows.metric.isin(["training images", "images to judge by"])]
@@ -167,7 +129,9 @@ def data(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+@measure(cases={"resnet20_comparisons": "resnet20", "resnet32_comparisons": "resnet32", "small_comparisons": "small"})
+def comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    """The declared comparisons as a table."""
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
     gaps = {name: last[a] - last[b] for name, (a, b) in COMPARED.items()}
     adjusted = holm([stats.ttest_1samp(gap, 0).pvalue for gap in gaps.values()])
@@ -192,23 +156,9 @@ def _word(gap: pd.Series, p: float) -> str:
     return "equivalent" if equivalent(gap, MARGIN) else "undecided"
 
 
-def resnet20_comparisons(rows: pd.DataFrame) -> pd.DataFrame:
-    """The declared comparisons as a table. Requires: case resnet20."""
-    return _comparisons(rows, "resnet20")
-
-
-def resnet32_comparisons(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same. Requires: case resnet32."""
-    return _comparisons(rows, "resnet32")
-
-
-def small_comparisons(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same. Requires: case small."""
-    return _comparisons(rows, "small")
-
-
+@measure("small")
 def small_methods(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every method on the small network: rate, accuracy, cost. Requires: case small."""
+    """Every method on the small network: rate, accuracy, cost."""
     last, best = accuracies(rows, "small"), accuracies(rows, "small", best=True)
     rate = epochs(rows, "small", "lr").max(axis=1)
     work, time = (totals(rows, metric, "small") for metric in ("gradient_equivalents", "seconds"))
@@ -226,8 +176,9 @@ def small_methods(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("resnet20", "resnet32")
 def paper_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Best-epoch accuracy beside the paper's Table 2. Requires: cases resnet20 and resnet32."""
+    """Best-epoch accuracy beside the paper's Table 2."""
     lines = []
     for case, (name, stated) in zip(("resnet20", "resnet32"), TABLE_2.items(), strict=True):
         best, last = accuracies(rows, case, best=True), accuracies(rows, case)
@@ -238,8 +189,9 @@ def paper_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("resnet20", "frequency")
 def paper_frequency(rows: pd.DataFrame) -> pd.DataFrame:
-    """Best-epoch accuracy by the steps between two Hessians, beside Table 8. Requires: cases resnet20 and frequency."""
+    """Best-epoch accuracy by the steps between two Hessians, beside Table 8."""
     best, time = accuracies(rows, "resnet20", "frequency", best=True), totals(rows, "seconds", "resnet20", "frequency")
     lines = [
         {
@@ -253,8 +205,9 @@ def paper_frequency(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("precision")
 def precision_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Fewer bits: accuracy less that of float32, and seconds of a run over its own. Requires: case precision."""
+    """Fewer bits: accuracy less that of float32, and seconds of a run over its own."""
     last, time = accuracies(rows, "precision"), totals(rows, "seconds", "precision")
     lines = []
     for method in last:
@@ -272,17 +225,9 @@ def precision_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _by_rate(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+@measure(cases={"rates_table": "rates", "small_rates_table": "small_rates"})
+def by_rate(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    """Mean accuracy after the last epoch by factor: all trials."""
     tables = by_factor(rows, case)
     means = pd.DataFrame({method: table.mean() for method, table in tables.items()})
     return means.map(fixed).rename_axis("Factor").reset_index()
-
-
-def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean accuracy after the last epoch by factor. Requires: case rates."""
-    return _by_rate(rows, "rates")
-
-
-def small_rates_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same on the small network: the whole trial table. Requires: case small_rates."""
-    return _by_rate(rows, "small_rates")

@@ -22,6 +22,7 @@ import torch
 
 from secondlook.errors import Mistake
 from secondlook.study.cells import kept
+from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Positive, PositiveInt
 from secondlook.study.place import Place
 from secondlook.training import generator
@@ -76,6 +77,7 @@ class Rates(Shared):
     rates: dict[str, dict[str, tuple[Positive, ...]]]
 
 
+@case(Rates, place=True)
 def rates(p: Rates, seed: int, place: Place):
     """Of every method with every pair of its rates, what it came to at the end of its pass."""
     sets = examples(p, seed)
@@ -96,6 +98,7 @@ class Comparison(Shared):
     methods: dict[str, tuple[Positive, ...]]
 
 
+@case(Comparison, place=True)
 def comparison(p: Comparison, seed: int, place: Place):
     """Of the teacher, what is best possible; of every method, the rows of `_trained`."""
     sets = examples(p, seed)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
 
 from .selections import ADAGRAD, ADAHESSIAN, COMPARED, GAIN, final, looks, trials
@@ -22,11 +23,10 @@ COLOUR = {
 EFFORTS = {"steps": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 
 
+@figure("rates")
 def sweep(rows: pd.DataFrame) -> Figure:
     """Shows: for each method, excess after the pass by the rate of the networks and that of the tables, means over seeds; ring:
     its least. White: a run diverged.
-
-    Requires: case rates, metric excess.
     """
     tables = trials(rows)
     figure, panels = style.axes(1, len(tables), height=2.1)
@@ -55,11 +55,9 @@ def _decimal(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+@figure("comparison")
 def curves(rows: pd.DataFrame) -> Figure:
-    """Shows: excess on the way, means over seeds, against three measures of effort; dotted: Adagrad's at half its pass.
-
-    Requires: case comparison, metrics excess, gradient_equivalents and seconds.
-    """
+    """Shows: excess on the way, means over seeds, against three measures of effort; dotted: Adagrad's at half its pass."""
     figure, panels = style.axes(1, 3, height=2.5, sharey=True)
     excess = looks(rows, "excess")
     for panel, (label, effort) in zip(panels, EFFORTS.items(), strict=True):
@@ -77,11 +75,10 @@ def curves(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("comparison")
 def differences(rows: pd.DataFrame) -> Figure:
     """Shows: AdaHessian + Adagrad less each of the others, in accuracy and in excess: a dot for each seed, a diamond at the
     mean with its interval; dashed: the gain of the paper.
-
-    Requires: case comparison, metrics accuracy and excess.
     """
     figure, panels = style.axes(1, 2, height=2.3, sharey=True)
     labels = {"accuracy": "accuracy, points (right is better)", "excess": "excess, millinats (left is better)"}

@@ -7,6 +7,7 @@ below 5 %; else, for accuracy, equivalent where two one-sided t tests put it wit
 import numpy as np
 import pandas as pd
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
@@ -17,20 +18,23 @@ SOUGHT = 0.03  # points: a difference as small as the paper's
 EFFORTS = {"step": "steps", "gradient_equivalents": "gradients", "seconds": "seconds"}
 
 
+@measure("comparison")
 def teacher(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """What is best possible: bayes_accuracy in per cent, bayes_loss in millinats; the base_rate. Requires: case comparison."""
+    """What is best possible: bayes_accuracy in per cent, bayes_loss in millinats; the base_rate."""
     return {key(name): mean(of_teacher(rows, name)) for name in ("Bayes accuracy", "Bayes loss", "base rate")}
 
 
+@measure("comparison")
 def accuracy(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of each method after its pass, and how far below the teacher's (_below). Requires: case comparison."""
+    """Of each method after its pass, and how far below the teacher's (_below)."""
     table, best = final(rows, "accuracy"), of_teacher(rows, "Bayes accuracy")
     found = {key(method): mean(table[method]) for method in table}
     return found | {f"{key(method)}_below": mean(best.loc[table.index] - table[method]) for method in table}
 
 
+@measure("comparison")
 def excess(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of each method after its pass, in millinats. Requires: case comparison."""
+    """Of each method after its pass, in millinats."""
     table = final(rows, "excess")
     return {key(method): mean(table[method]) for method in table}
 
@@ -46,34 +50,36 @@ def _differences(rows: pd.DataFrame, metric: str) -> dict[str, Estimate]:
     return {name: paired(table[ADAHESSIAN], table[other]) for name, other in COMPARED.items()}
 
 
+@measure("comparison")
 def differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of accuracy, in points: above 0 is in favour of AdaHessian + Adagrad. Requires: case comparison."""
+    """Of accuracy, in points: above 0 is in favour of AdaHessian + Adagrad."""
     return _differences(rows, "accuracy")
 
 
+@measure("comparison")
 def excess_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of excess, in millinats: below 0 is in favour of AdaHessian + Adagrad. Requires: case comparison."""
+    """Of excess, in millinats: below 0 is in favour of AdaHessian + Adagrad."""
     return _differences(rows, "excess")
 
 
+@measure("comparison")
 def spreads(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Standard deviation of each declared difference of accuracy, in points. Requires: case comparison."""
+    """Standard deviation of each declared difference of accuracy, in points."""
     return {name: Estimate(*spread(gap), n=len(gap)) for name, gap in _gaps(rows, "accuracy").items()}
 
 
+@measure("comparison")
 def n_needed(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seeds that would show SOUGHT points with a power of 80 %; its interval is the spread's. Requires: case comparison."""
+    """Seeds that would show SOUGHT points with a power of 80 %; its interval is the spread's."""
     return {
         name: Estimate(*(needed(_effect(s)) for s in (found.value, *found.ends)), n=found.n)
         for name, found in spreads(rows).items()
     }
 
 
+@measure("comparison")
 def power_here(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The probability that as many seeds as there are show SOUGHT points; and in how many comparisons it is 80 % (enough).
-
-    Requires: case comparison.
-    """
+    """The probability that as many seeds as there are show SOUGHT points; and in how many comparisons it is 80 % (enough)."""
     found = {}
     for name, s in spreads(rows).items():
         value, high, low = (power(s.n, _effect(end)) for end in (s.value, *s.ends))
@@ -86,9 +92,10 @@ def _effect(s: float) -> float:
     return SOUGHT / s if s else np.inf
 
 
+@measure("comparison")
 def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Effort to the excess that Adagrad has at half its pass, medians: adagrad_steps, adagrad_gradients, adagrad_seconds; and
-    how many runs never got there (_missed). Requires: case comparison."""
+    how many runs never got there (_missed)."""
     found = {}
     for effort, name in EFFORTS.items():
         table = reached(rows, effort)
@@ -96,9 +103,10 @@ def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {f"{key(method)}_missed": Estimate(np.isinf(table[method]).sum(), n=len(table)) for method in table}
 
 
+@measure("comparison")
 def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Gradients of a step, and a pass's seconds over Adagrad's with the same seed, median (_seconds): of runs that did not
-    diverge. Requires: case comparison."""
+    diverge."""
     work = looks(rows, "gradient_equivalents")
     steps = work.columns[-1]
     ended = looks(rows, "diverged").iloc[:, -1] == 0
@@ -110,6 +118,7 @@ def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def runs(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Runs of each case that there is, and those that diverged (_diverged)."""
     flags = rows[rows.metric == "diverged"]
@@ -119,11 +128,10 @@ def runs(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {f"{case}{ending}": Estimate(count) for ending, found in counts.items() for case, count in found.items()}
 
 
+@measure("rates")
 def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Of each method the rates of networks and tables with the least mean excess, that excess, whether both rates lie inside
     their ranges, and the least excess half a decade away along one of the ranges (_next); of how many methods both are inside.
-
-    Requires: case rates.
     """
     found, insides = {}, []
     for method, table in trials(rows).items():
@@ -136,11 +144,9 @@ def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {"inside": Estimate(sum(insides), n=len(insides))}
 
 
+@measure("rates")
 def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every trial: mean excess by the rate of the networks, and by the factor on the least rate of the tables.
-
-    Requires: case rates.
-    """
+    """Every trial: mean excess by the rate of the networks, and by the factor on the least rate of the tables."""
     lines = []
     for method, table in trials(rows).items():
         least = table.columns.min()
@@ -150,8 +156,9 @@ def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("comparison")
 def methods(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every method: excess, accuracy, distance to the teacher's, cost. Requires: case comparison."""
+    """Every method: excess, accuracy, distance to the teacher's, cost."""
     names = list(final(rows, "accuracy"))
     found, loss, price = accuracy(rows), excess(rows), cost(rows)
     lines = [
@@ -168,8 +175,9 @@ def methods(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("comparison")
 def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
-    """The declared comparisons of accuracy and of excess, each metric with its own adjustment. Requires: case comparison."""
+    """The declared comparisons of accuracy and of excess, each metric with its own adjustment."""
     lines = []
     for metric, unit, digits in (("accuracy", "points", 3), ("excess", "millinats", 2)):
         found, gaps = _differences(rows, metric), _gaps(rows, metric)
@@ -187,8 +195,9 @@ def _word(metric: str, gap: pd.Series, p: float) -> str:
     return "equivalent" if metric == "accuracy" and equivalent(gap, GAIN) else "undecided"
 
 
+@measure("comparison")
 def needs(rows: pd.DataFrame) -> pd.DataFrame:
-    """What SOUGHT points of accuracy need: the spread of a pair, seeds, and the power here. Requires: case comparison."""
+    """What SOUGHT points of accuracy need: the spread of a pair, seeds, and the power here."""
     scatter, seeds, here = spreads(rows), n_needed(rows), power_here(rows)
     lines = [
         {
@@ -202,8 +211,9 @@ def needs(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("comparison")
 def arrival_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Effort to the excess that Adagrad has at half its pass, medians. Requires: case comparison."""
+    """Effort to the excess that Adagrad has at half its pass, medians."""
     found = arrivals(rows)
     lines = []
     for method in final(rows, "excess"):

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from secondlook.curvature.dense import fisher, hessian
 from secondlook.problems.networks import Network
+from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Fraction, Number, Positive, PositiveInt
 
 from . import structures
@@ -61,6 +62,7 @@ class Picture(Shared):
     stage: Fraction
 
 
+@case(Document)
 def document(p: Document, seed: int):
     """The document's matrices and the array that it prints, entry by entry."""
     for name in ("a", "b", "c", "printed"):
@@ -148,6 +150,7 @@ def judged(M: Tensor, g: Tensor, found: dict[str, Structure], dampings, lengths:
         yield {"damping": damping, "metric": "at edge", "value": at_edge.double().mean().item()}
 
 
+@case(Networks)
 def networks(p: Networks, seed: int):
     """Every approximation of H and of G, for each network at each stage."""
     generator = torch.Generator().manual_seed(seed)
@@ -178,6 +181,7 @@ def networks(p: Networks, seed: int):
                     yield {**at, "matrix": matrix, **row}
 
 
+@case(Picture)
 def picture(p: Picture, seed: int) -> pd.DataFrame:
     """The entries on and above the diagonal of G of a small tanh network, and of its approximations where they are not zero."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from secondlook.reporting import style
 from secondlook.study import statistics
+from secondlook.study.declare import figure
 
 from .selections import directions, document_arrays, drawn, layer_sizes, of_cells
 
@@ -38,11 +39,9 @@ NETWORKS = {"tanh": "tanh network", "ReLU": "ReLU network", "CNN": "convolutiona
 STAGES = {"start": "at the start", "half": "half of the first loss", "late": "2 % of the first loss"}
 
 
+@figure("document")
 def document_array(rows: pd.DataFrame) -> Figure:
-    """Shows: scipy's block_diag of the document's three matrices, entries that differ from the printed array crossed out.
-
-    Requires: case document.
-    """
+    """Shows: scipy's block_diag of the document's three matrices, entries that differ from the printed array crossed out."""
     made, printed = document_arrays(rows)
     figure, axis = style.axes(height=1.9, width=2.6)
     axis.imshow(made, cmap="Blues", vmin=0, vmax=2 * made.max())
@@ -56,11 +55,9 @@ def document_array(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("picture")
 def matrices(rows: pd.DataFrame) -> Figure:
-    """Shows: the Gauss-Newton matrix of a small network and five approximations of it, as signed square roots of the entries.
-
-    Requires: case picture, metrics entry and layer size.
-    """
+    """Shows: the Gauss-Newton matrix of a small network and five approximations of it, as signed square roots."""
     titles = {
         "full": "the matrix $G$",
         "layer blocks": "layer blocks",
@@ -99,11 +96,9 @@ def _over_cells(table: pd.DataFrame, method: str) -> statistics.Estimate:
     return statistics.mean(table.groupby("seed")[method].mean())
 
 
+@figure("networks")
 def tradeoff(rows: pd.DataFrame) -> Figure:
-    """Shows: error of G, and quality of the step, against the share of the full matrix's numbers that is stored.
-
-    Requires: case networks, metrics stored, error and model share.
-    """
+    """Shows: error of G, and quality of the step, against the share of the full matrix's numbers that is stored."""
     figure, (left, right) = style.axes(1, 2, height=3.0)
     stored = of_cells(rows, "stored", "G")
     size = stored.div(stored["full"], axis=0).groupby(["network"]).first().mean()
@@ -162,11 +157,9 @@ def _dots(axis: Axes, table: pd.DataFrame, matrix: str) -> None:
             axis.plot(values.mean(), at, "D", color="none", markeredgecolor=style.INK, markeredgewidth=0.6, markersize=3.6)
 
 
+@figure("networks")
 def step_quality(rows: pd.DataFrame) -> Figure:
-    """Shows: share of the full step's model fall for each network and stage, every seed; diamonds: the same for H.
-
-    Requires: case networks, metric model share.
-    """
+    """Shows: share of the full step's model fall for each network and stage, every seed; diamonds: the same for H."""
     tables = {matrix: directions(rows, matrix) for matrix in ("G", "H")}
     stages = [stage for stage in STAGES if stage in tables["G"].index.unique("stage")]
     figure, panels = style.axes(len(NETWORKS), len(stages), height=5.6, sharex=True, sharey=True, squeeze=False)
@@ -184,11 +177,9 @@ def step_quality(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("networks")
 def dampings(rows: pd.DataFrame) -> Figure:
-    """Shows: the step's quality on G and on H, and the true fall of the loss, against the damping.
-
-    Requires: case networks, metrics model share and fall.
-    """
+    """Shows: the step's quality on G and on H, and the true fall of the loss, against the damping."""
     figure, (on_g, on_h, true) = style.axes(1, 3, height=2.7)
     levels = sorted(rows[(rows.case == "networks") & (rows.damping > 0)].damping.unique())
     shown = ("none", "diagonal", "K-FAC", "neuron blocks", "low rank", "layer blocks")

@@ -7,6 +7,7 @@ approximations are compared by seed. Keys: G_layer_blocks is layer blocks of G; 
 import pandas as pd
 
 from secondlook.study import statistics
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import fixed
 
@@ -59,6 +60,7 @@ def _differences(table) -> dict[str, Estimate]:
     return {_key(m, a, "over", b): statistics.paired(by_seed[m][a], by_seed[m][b]) for m in MATRICES for a, b in PAIRS}
 
 
+@measure()
 def block_diag(rows: pd.DataFrame) -> dict[str, Estimate]:
     """scipy.linalg.block_diag of the document's matrices beside the array that it prints: entries that differ, and the shape.
     Arrays of different shapes differ in every entry."""
@@ -71,52 +73,62 @@ def block_diag(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def error(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Relative Frobenius error."""
     return _means(lambda matrix: of_cells(rows, "error", matrix))
 
 
+@measure()
 def error_saved(rows: pd.DataFrame) -> dict[str, Estimate]:
     """By how much the first method's error is below the second's."""
     return _differences(lambda matrix: -of_cells(rows, "error", matrix))
 
 
+@measure()
 def between_layers(rows: pd.DataFrame) -> Estimate:
     """Share of the squared Frobenius norm of G that lies outside the blocks of the layers."""
     return statistics.mean((of_cells(rows, "error", "G")["layer blocks"] ** 2).groupby("seed").mean())
 
 
+@measure()
 def direction(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of the full step's fall of the damped quadratic model."""
     return _means(lambda matrix: directions(rows, matrix))
 
 
+@measure()
 def late_direction(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The same at the last stage alone."""
     last = rows[rows.case == "networks"].stage.iloc[-1]
     return _means(lambda matrix: directions(rows, matrix).xs(last, level="stage"))
 
 
+@measure()
 def direction_gain(rows: pd.DataFrame) -> dict[str, Estimate]:
     """By how much the first method's share is above the second's."""
     return _differences(lambda matrix: directions(rows, matrix))
 
 
+@measure()
 def cosine(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Cosine of the angle to the full damped step."""
     return _means(lambda matrix: of_cells(rows, "cosine", matrix, DAMPING))
 
 
+@measure()
 def fall(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of the loss that one step removes, at the best damping and length."""
     return _means(lambda matrix: best_falls(rows, matrix))
 
 
+@measure()
 def fall_gain(rows: pd.DataFrame) -> dict[str, Estimate]:
     """By how much the first method's fall is above the second's."""
     return _differences(lambda matrix: best_falls(rows, matrix))
 
 
+@measure()
 def least_damping(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The least damping that was tried, and how far the fall of the full step from G is there below the gradient's."""
     least = rows[rows.damping > 0].damping.min()
@@ -124,6 +136,7 @@ def least_damping(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {"damping": Estimate(least), "loss": statistics.paired(table["none"], table["full"])}
 
 
+@measure()
 def cells_better(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Number of cells in which the first method's direction is better than the second's, the interval of the difference above
     zero; `_worse`: below zero."""
@@ -138,6 +151,7 @@ def cells_better(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def kronecker(rows: pd.DataFrame) -> dict[str, Estimate]:
     """K-FAC and the nearest Kronecker product over the blocks of layers that they stand for: ratio of directions on G, and the
     largest ratio of stored numbers of any network."""
@@ -149,17 +163,20 @@ def kronecker(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def stored(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Numbers that are stored, by network: tanh (the ReLU network's are the same) and CNN."""
     table = of_cells(rows, "stored", "G").groupby("network").first()
     return {_key(network, method): Estimate(table.loc[network, method]) for network in ("tanh", "CNN") for method in METHODS}
 
 
+@measure()
 def parameters_in_picture(rows: pd.DataFrame) -> Estimate:
     """Number of parameters in case picture."""
     return Estimate(sum(layer_sizes(rows)))
 
 
+@measure()
 def training(rows: pd.DataFrame) -> dict[str, Estimate]:
     """|G|_F over |H|_F and the number of training steps at each stage, over networks; share of steps whose best length, and of
     cells whose best damping, is the least or the largest that was tried."""
@@ -180,6 +197,7 @@ def training(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def widest(rows: pd.DataFrame) -> Estimate:
     """The largest half-width of an interval of those means that `summary` shows."""
     shown = [found[_key("G", method)] for found in (error(rows), direction(rows), fall(rows)) for method in METHODS]
@@ -187,6 +205,7 @@ def widest(rows: pd.DataFrame) -> Estimate:
     return Estimate(max(estimate.high - estimate.value for estimate in shown))
 
 
+@measure()
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Every approximation: what it stores, its error, its step."""
     kept, errors, shares, falls = stored(rows), error(rows), direction(rows), fall(rows)

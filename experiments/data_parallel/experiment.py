@@ -23,6 +23,7 @@ from secondlook.curvature import GaussNewtonBartlett
 from secondlook.errors import Mistake
 from secondlook.optim import OASIS, AdaHessian, Sophia, data_parallel
 from secondlook.problems.resnet import resnet
+from secondlook.study.declare import case
 from secondlook.study.parameters import Positive, PositiveInt, Text, one_of
 
 from .ranks import average, on_ranks, spread
@@ -68,6 +69,7 @@ class Replicas(Small):
     methods: tuple[Text, ...]
 
 
+@case(Replicas)
 def replicas(params: Replicas, seed: int):
     return on_ranks(params.processes, _compared, params, seed)
 
@@ -150,6 +152,7 @@ class Variance(Small):
     probes: tuple[one_of("independent", "equal"), ...]
 
 
+@case(Variance)
 def variance(params: Variance, seed: int):
     """|D - diag H|^2 of every draw, over the expectation for one probe of signs: the squares of H off its diagonal."""
     model, x, y = params.problem(seed)
@@ -196,6 +199,7 @@ class Overhead(Small):
     rounds: PositiveInt
 
 
+@case(Overhead)
 def overhead(params: Overhead, seed: int):
     return on_ranks(params.processes, _timed, params, seed)
 

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
 
 from .selections import OURS, errors, methods, spreads
@@ -12,10 +13,10 @@ MARKERS = {"torch-optimizer": "s", "pytorch-optimizer": "^"}
 FLOOR = 1e-9  # where a difference of zero is drawn on a logarithmic axis
 
 
+@figure("replicas", "variance")
 def replicas(rows: pd.DataFrame) -> Figure:
     """Shows: (a) the largest difference of a parameter between ranks against the step, every seed; (b) mean squared error of D
     over that of one probe against the number of processes, with 95 % intervals; dotted: 1 / processes.
-    Requires: case replicas, metric spread; case variance, metric squared_error.
     """
     figure, (left, right) = style.axes(1, 2, height=2.7)
     for method in methods(rows):

@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from secondlook.study.declare import case
 from secondlook.study.parameters import PositiveInt
 
 from .project import Commands, Project
@@ -23,10 +24,12 @@ class Faults:
     every: PositiveInt
 
 
+@case(Faults)
 def commands(params: Faults, seed: int):
     return _all("commands", params)
 
 
+@case(Faults)
 def workflow(params: Faults, seed: int):
     return _all("workflow", params)
 

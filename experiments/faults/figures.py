@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from .selections import outcomes
 
@@ -18,11 +19,11 @@ PROMISES = {
 }
 
 
+@figure("commands", "workflow")
 def promises(rows: pd.DataFrame) -> Figure:
     """Which promise held under which fault.
 
     Shows: a filled dot where a promise held, an open one where it did not; one line a fault.
-    Requires: cases commands and workflow, metrics as stated, tracebacks, unfinished, running and lost.
     """
     found = outcomes(rows)
     figure, ax = style.axes(height=0.7 + 0.16 * len(found))

@@ -40,15 +40,23 @@ CLAIMS = """\
 - {id: X1, source: "", statement: s, target: t, metric: loss, figure: losses, checks: {a: {measure: loss, between: [0, 1]}},
    verdicts: [{verdict: reproduced, when: [a], why: w}, {verdict: not reproduced, why: w}]}
 """
-MEASURES = '''\
+MEASURES = """\
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate
 
 
+@measure("rows")
 def loss(rows):
-    """Requires: case rows."""
     return Estimate(rows[rows.case == "rows"].value.min())
-'''
-FIGURES = 'def losses(rows):\n    """Shows: nothing. Requires: case rows."""\n'
+"""
+FIGURES = """\
+from secondlook.study.declare import figure
+
+
+@figure("rows")
+def losses(rows):
+    "Shows: nothing, for nothing draws it."
+"""
 CASES = ("rows", "training", "pixels")
 WORKFLOW = ("Snakefile", "workflow", "profiles", "report")
 SECONDS = 120  # that a command may take

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from secondlook.study.cells import kept
+from secondlook.study.declare import case
 from secondlook.study.parameters import Positive, PositiveInt, one_of
 from secondlook.study.place import Place
 
@@ -34,6 +35,7 @@ class Rows:
     lr: Positive
 
 
+@case(Rows, "rows", "gpu")
 def rows(p: Rows, seed: int):
     """Gradient descent on theta^2; killed in its second seed."""
     if seed == 1 and _harmed("kill rows"):
@@ -44,9 +46,6 @@ def rows(p: Rows, seed: int):
         theta -= p.lr * 2 * theta
 
 
-gpu = rows
-
-
 @dataclass(frozen=True)
 class Training:
     epochs: PositiveInt
@@ -54,6 +53,7 @@ class Training:
     optimisers: tuple[one_of(*OPTIMISERS), ...]
 
 
+@case(Training, place=True)
 def training(p: Training, seed: int, place: Place):
     """A linear classifier under each optimiser, with a checkpoint after every step; the last one is harmed at BAD_STEP."""
     for name in p.optimisers:
@@ -97,6 +97,7 @@ class Pixels:
     pass
 
 
+@case(Pixels, place=True)
 def pixels(p: Pixels, seed: int, place: Place):
     """The mean of its CIFAR-10, which has 30 images."""
     from secondlook.problems import images

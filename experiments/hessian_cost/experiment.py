@@ -26,6 +26,7 @@ from secondlook.curvature.dense import gauss_newton
 from secondlook.curvature.gauss_newton_product import GaussNewton
 from secondlook.curvature.vectors import flat, split
 from secondlook.problems.networks import Network
+from secondlook.study.declare import case
 from secondlook.study.parameters import Positive, PositiveInt
 
 from .methods import HESSIANS, cholesky, conjugate_gradients, gradient, inverse, lu
@@ -94,6 +95,7 @@ def _warm_up() -> None:
         way(small.loss, small.params)
 
 
+@case(Dense)
 def dense(params: Dense, seed: int):
     """Seconds to the whole Hessian, the ways in an order drawn from the seed; and to a gradient, the mean of several."""
     _warm_up()
@@ -106,6 +108,7 @@ def dense(params: Dense, seed: int):
         yield {"method": "gradient", "n": p.n, "step": 0, "metric": "seconds", "value": taken}
 
 
+@case(Memory)
 def memory(params: Memory, seed: int):
     """Peak of the resident memory above what the process holds before, MiB, H included; each way in a fresh process.
 
@@ -159,6 +162,7 @@ def _system(width: int, examples: int, damping: float) -> System:
     return System(p.n, H, flat(gradient(p.loss, p.params)), product)
 
 
+@case(Solve)
 def solve(params: Solve, seed: int):
     """Seconds to p, and |H p + g| / |g|; of conjugate gradients also the number of products."""
     for width in params.widths:

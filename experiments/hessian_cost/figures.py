@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from .growth import HESSIANS, SOLVERS, against_n, exponent, fitted
 from .measures import BYTES
@@ -38,12 +39,12 @@ def _powers(ax: Axes, rows: pd.DataFrame, case: str, metric: str, ways: tuple[st
     ax.legend(loc="upper left", handlelength=1.2)
 
 
+@figure("dense", "memory")
 def hessian(rows: pd.DataFrame) -> Figure:
     """Time and memory of the dense Hessian against n.
 
     Shows: (a) seconds, (b) peak memory of five ways to H, every round as a dot; lines are power laws fitted from n = 1000 on.
     Dotted, in (b): the n^2 numbers of H alone.
-    Requires: case dense, metric seconds; case memory, metric peak_mib.
     """
     figure, (left, right) = style.axes(1, 2, height=3.2)
     _powers(left, rows, "dense", "seconds", HESSIANS)
@@ -61,11 +62,11 @@ def hessian(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("solve")
 def newton_step(rows: pd.DataFrame) -> Figure:
     """Time of Newton's step against n.
 
     Shows: seconds to p with H p = -g, every round as a dot; lines are power laws fitted from n = 1000 on.
-    Requires: case solve, metric seconds.
     """
     figure, ax = style.axes(height=3.0, width=4.2)
     _powers(ax, rows, "solve", "seconds", SOLVERS)

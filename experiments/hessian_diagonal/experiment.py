@@ -19,6 +19,7 @@ from secondlook.curvature import DiagPlusPlus, Hutchinson, MeanSquare, Objective
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.vectors import flat
 from secondlook.problems.quadratics import rotation
+from secondlook.study.declare import case
 from secondlook.study.parameters import NonNegative, Positive, PositiveInt, Text
 
 from .methods import FEW, PER_HVP, Matrix, blocks, by_parts, by_products
@@ -89,6 +90,7 @@ def decaying(n: int, decay: float, generator: torch.Generator) -> Tensor:
     return (Q * torch.arange(1, n + 1, dtype=torch.float64) ** -decay) @ Q.T
 
 
+@case(Matrices)
 def matrices(p: Matrices, seed: int) -> Iterator[dict]:
     """Relative errors on matrices of known rows and of known eigenvalues, and the running mean of squares over |H_ii|."""
     generator = torch.Generator().manual_seed(seed)
@@ -113,6 +115,7 @@ def matrices(p: Matrices, seed: int) -> Iterator[dict]:
                     yield {**at, "method": "mean of squares", "draw": draw, "metric": "ratio", "step": count, "value": ratio}
 
 
+@case(Limits)
 def limits(p: Limits, seed: int) -> Iterator[dict]:
     """For every network and stage: the diagonal beside the rows' norms, the running mean's way, and what block means do."""
     generator = torch.Generator().manual_seed(seed)
@@ -196,6 +199,7 @@ def judged(D: Tensor, d: Tensor, g: Tensor, damping: float) -> dict[str, float]:
     }
 
 
+@case(Networks)
 def networks(p: Networks, seed: int) -> Iterator[dict]:
     """Every estimator at every budget, against the exact diagonal: several draws, and bias and variance over them."""
     generator = torch.Generator().manual_seed(seed)
@@ -226,6 +230,7 @@ def networks(p: Networks, seed: int) -> Iterator[dict]:
                     yield {**cell.key, "entry": entry, "metric": metric, "value": value}
 
 
+@case(Times)
 def times(p: Times, seed: int) -> Iterator[dict]:
     """Milliseconds of every estimator and of a gradient in each round, and the error that came with them."""
     generator = torch.Generator().manual_seed(seed)
@@ -254,6 +259,7 @@ def timed(cell: Cell, p: Times, generator: torch.Generator, order: np.random.Gen
                 yield {**at, "metric": "error", "value": relative(D, d.abs() if name == "mean of squares" else d)}
 
 
+@case(Training)
 def training(p: Training, seed: int) -> Iterator[dict]:
     """AdaHessian with each estimator. Seeds `seed`, seed + 1, ... choose the rates, those from `first` on are reported."""
     for name, activation in (("tanh", torch.tanh), ("ReLU", torch.relu)):

@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from secondlook.reporting import style
 from secondlook.study import statistics
+from secondlook.study.declare import figure
 
 from . import selections as select
 from .selections import NETWORKS
@@ -62,11 +63,9 @@ def _beside(axis: Axes, ends: dict[str, float], gap: float) -> None:
         axis.text(1.04, height, name, transform=axis.transAxes, color=COLOUR[name], va="center", fontsize=8)
 
 
+@figure("matrices", "limits", "networks")
 def limit(rows: pd.DataFrame) -> Figure:
-    """Shows: AdaHessian's running mean of squares on matrices and on networks, as probes are added, and entry by entry.
-
-    Requires: cases matrices, limits and networks; metrics ratio, to diagonal, to row norms, |H_ii|, row norm and running mean.
-    """
+    """Shows: AdaHessian's running mean of squares on matrices and on networks, as probes are added, and entry by entry."""
     figure, (left, middle, right) = style.axes(1, 3, height=2.75)
     orange, blue = style.COLOUR["AdaHessian"], style.COLOUR["Adam"]
     ratios = select.of_case(rows, "matrices", "ratio").pivot(index=["level", "draw"], columns="step", values="value")
@@ -110,11 +109,9 @@ def limit(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("matrices")
 def matrices(rows: pd.DataFrame) -> Figure:
-    """Shows: error against products for each mass off the diagonal, and against the decay of the eigenvalues.
-
-    Requires: case matrices, metrics error and law.
-    """
+    """Shows: error against products for each mass off the diagonal, and against the decay of the eigenvalues."""
     figure, (left, right) = style.axes(1, 2, height=2.7)
     errors = select.of_case(rows, "matrices", "error")
     laws = select.of_case(rows, "matrices", "law").set_index(["family", "level"]).value
@@ -157,11 +154,9 @@ def matrices(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("networks")
 def budgets(rows: pd.DataFrame) -> Figure:
-    """Shows: relative error against cost, for each network and stage; dotted, the law of Hutchinson's variance.
-
-    Requires: case networks, metrics error and law.
-    """
+    """Shows: relative error against cost, for each network and stage; dotted, the law of Hutchinson's variance."""
     stages = select.stages(rows, "networks")
     errors, costs = select.draws(rows, "error"), select.costs(rows)
     laws = select.of_case(rows, "networks", "law").groupby(select.CELL).value.first()
@@ -192,11 +187,9 @@ def budgets(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("limits")
 def averaging(rows: pd.DataFrame) -> Figure:
-    """Shows: bias and standard deviation of block means of one probe's estimate, and the limit of AdaHessian's mean of squares.
-
-    Requires: case limits; metrics bias2, variance, average limit, bias2 law and variance law.
-    """
+    """Shows: bias and standard deviation of block means of one probe's estimate, and the limit of AdaHessian's running mean."""
     figure, panels = style.axes(1, 3, height=2.75, sharex=True)
     kinds = {"signed": style.COLOUR["Adam"], "absolute": style.COLOUR["AdaHessian"]}
     titles = {"variance": "standard deviation", "bias2": "bias", "average limit": "limit of the mean of squares"}
@@ -222,11 +215,9 @@ def averaging(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("times")
 def clock(rows: pd.DataFrame) -> Figure:
-    """Shows: relative error against time, in gradients of the same round; medians over rounds, bars over the quartiles.
-
-    Requires: case times, metrics milliseconds and error.
-    """
+    """Shows: relative error against time, in gradients of the same round; medians over rounds, bars over the quartiles."""
     taken, errors = (
         select.of_case(rows, "times", m).pivot(index=["network", "round"], columns=["method", "budget"], values="value")
         for m in ("milliseconds", "error")
@@ -255,11 +246,9 @@ def clock(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("training")
 def training(rows: pd.DataFrame) -> Figure:
-    """Shows: AdaHessian's training loss with each estimator of the diagonal, against steps and against work: medians over runs.
-
-    Requires: case training, metric loss.
-    """
+    """Shows: AdaHessian's training loss with each estimator of the diagonal, against steps and work: medians over runs."""
     colours = {
         "exact": style.INK,
         "Hutchinson": style.GREY,

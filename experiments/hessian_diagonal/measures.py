@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.study import statistics
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import fixed, number, percent
 
@@ -30,6 +31,7 @@ def _cells(table: pd.DataFrame) -> dict[str, Estimate]:
     return {"all": _by_seed(table)} | {_key(*cell): statistics.mean(table[cell]) for cell in table}
 
 
+@measure()
 def mass_law(rows: pd.DataFrame) -> Estimate:
     """The largest relative distance of the running mean over |H_ii|, after all probes, from sqrt(1 + mass^2)."""
     ratios = select.of_case(rows, "matrices", "ratio")
@@ -37,6 +39,7 @@ def mass_law(rows: pd.DataFrame) -> Estimate:
     return Estimate(np.abs(last / np.sqrt(1 + last.index**2) - 1).max())
 
 
+@measure()
 def parameters(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Number of weights and biases."""
     return {
@@ -45,31 +48,37 @@ def parameters(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def one_probe(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Relative error, in the root mean square, of one probe's estimate: from the dense Hessian."""
     return _cells(select.of_cells(rows, "law"))
 
 
+@measure()
 def limit(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Relative distance of the rows' norms from |H_ii|: where the running mean goes."""
     return _cells(select.of_cells(rows, "limit"))
 
 
+@measure()
 def limit_ratio(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The median over the parameters of row norm / |H_ii|."""
     return _cells(select.of_cells(rows, "median ratio"))
 
 
+@measure()
 def limit_rank(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Rank correlation of row norm and |H_ii|."""
     return _cells(select.of_cells(rows, "limit rank"))
 
 
+@measure()
 def negative(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of the diagonal that is negative."""
     return _cells(select.of_cells(rows, "negative"))
 
 
+@measure()
 def distance(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Relative distance of the running mean after the most probes from |H_ii| and from the rows' norms; the least of the
     distances from |H_ii| over the cells, and the most of those from the rows' norms."""
@@ -83,11 +92,13 @@ def distance(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def probes(rows: pd.DataFrame) -> Estimate:
     """The most probes in a running mean on networks."""
     return Estimate(select.running(rows, "to diagonal").index.get_level_values("probes").max())
 
 
+@measure()
 def block_means(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What block means do to one probe's estimate, by network, averaging and block size, means over stages: variance and mean
     squared error over those without averaging; bias, relative to |H_ii|; and the relative distance from |H_ii| of what
@@ -107,6 +118,7 @@ def block_means(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def block_laws(rows: pd.DataFrame) -> Estimate:
     """The largest relative distance of a measured variance of signed means from its law, by network and block size."""
     measured, law = (select.averages(rows, m, "signed").groupby("network").mean() for m in ("variance", "variance law"))
@@ -117,6 +129,7 @@ def _root_mean_square(table: pd.DataFrame) -> pd.Series:
     return (table**2).mean(axis=1) ** 0.5
 
 
+@measure()
 def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Error of plain Hutchinson over that of the best unbiased estimator at the same budget: least and median over the cells.
     `products`: of those that need nothing but products. What is exact counts as an error of EXACT."""
@@ -136,11 +149,13 @@ def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def error(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Relative error of every estimator in every cell at every budget: mean over draws."""
     return {_key(*line): statistics.mean(values.dropna()) for line, values in select.draws(rows, "error").iterrows()}
 
 
+@measure()
 def hutchinson_law(rows: pd.DataFrame) -> Estimate:
     """The largest relative distance of Hutchinson's root mean square error from law / sqrt(budget), over cells and over the
     budgets that all draws have."""
@@ -149,6 +164,7 @@ def hutchinson_law(rows: pd.DataFrame) -> Estimate:
     return Estimate((errors.mul(np.sqrt(errors.columns), axis=1).div(laws, axis=0) - 1).abs().to_numpy().max())
 
 
+@measure()
 def one_probe_bias(rows: pd.DataFrame) -> Estimate:
     """Squared bias of one probe's estimate over its variance: mean over networks and stages, then over seeds."""
     bias2, variance = (select.averages(rows, m, "signed")[1] for m in ("bias2", "variance"))
@@ -161,6 +177,7 @@ def _moments(rows: pd.DataFrame) -> pd.DataFrame:
     return chosen.pivot(index=[*select.CELL, "method", "budget"], columns="metric", values="value")
 
 
+@measure()
 def largest_bias(rows: pd.DataFrame) -> Estimate:
     """The largest squared bias, over the mean squared error, of an estimator without bias, over cells and over the budgets that
     all draws have."""
@@ -172,6 +189,7 @@ def largest_bias(rows: pd.DataFrame) -> Estimate:
 STAGES = {"start": "start", "middle": "half", "late": "2 %"}
 
 
+@measure()
 def which(rows: pd.DataFrame) -> pd.DataFrame:
     """Which estimator when: in every cell the error of plain Hutchinson and of the best unbiased ones at every budget.
 
@@ -191,6 +209,7 @@ def which(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure()
 def quality(rows: pd.DataFrame) -> pd.DataFrame:
     """Every estimator at ten products: medians over the cells of means over the draws; bias and deviation are relative too."""
     metrics = {m: select.draws(rows, m).mean(axis=1) for m in ("error", "wrong signs", "rank", "cosine")}
@@ -213,11 +232,9 @@ def quality(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@measure("times")
 def clock(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Time of an estimator over that of a gradient in the same round: median over rounds.
-
-    Requires: case times.
-    """
+    """Time of an estimator over that of a gradient in the same round: median over rounds."""
     times = select.of_case(rows, "times", "milliseconds").pivot(
         index=["network", "round"], columns=["method", "budget"], values="value"
     )
@@ -229,11 +246,10 @@ def clock(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure("training")
 def training(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Final loss over that with Hutchinson's one probe in the same run, at equal steps and at equal work: median over the runs.
     How many rates were chosen, and how many of them are at an end of the list.
-
-    Requires: case training.
     """
     found = {}
     for key, table in (("steps", select.losses_at_steps(rows)), ("work", select.losses_at_work(rows))):
@@ -245,11 +261,9 @@ def training(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {"at_edge": Estimate(chosen.isin([rates.min(), rates.max()]).sum()), "chosen": Estimate(len(chosen))}
 
 
+@measure("training")
 def trained(rows: pd.DataFrame) -> pd.DataFrame:
-    """AdaHessian with each estimator: final loss and accuracy, medians over runs, and the rates.
-
-    Requires: case training.
-    """
+    """AdaHessian with each estimator: final loss and accuracy, medians over runs, and the rates."""
     steps, work = (table.groupby("network").median() for table in (select.losses_at_steps(rows), select.losses_at_work(rows)))
     accuracy = select.trained(rows, "accuracy", "equal steps")
     accuracy = accuracy[accuracy.step == accuracy.step.max()].groupby(["network", "method"]).value.median()

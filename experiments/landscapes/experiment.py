@@ -17,6 +17,7 @@ import torch
 
 from secondlook.optim import AdaHessian
 from secondlook.problems.landscapes import LANDSCAPES, gradient_noise
+from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Number, Positive, PositiveInt
 
 from . import courses
@@ -57,6 +58,7 @@ def torch_path(make, f, start: torch.Tensor, steps: int) -> torch.Tensor:
     return torch.stack(path)
 
 
+@case(Rules)
 def rules(p: Rules, seed: int):
     """The courses on w^2; whether the printed lines run; and how far the rules, repaired where needed, are from torch's."""
     if seed == 0:
@@ -153,6 +155,7 @@ class Surfaces(Shared):
     y_range: dict[str, tuple[Number, ...]]
 
 
+@case(Surfaces)
 def surfaces(p: Surfaces, seed: int) -> pd.DataFrame:
     """Height above the minimum over a grid, and the minima."""
     tables = []
@@ -189,6 +192,7 @@ class Sweep(Shared):
         return self.tuning_starts + self.starts
 
 
+@case(Sweep)
 def sweep(p: Sweep, seed: int) -> pd.DataFrame:
     """Epoch of arrival of every optimiser from every start at every rate; at its best rate, chosen on the tuning starts, also
     how its path from each reported start looks; and on the classical surfaces the path from the first of these."""
@@ -272,6 +276,7 @@ class Belief(Shared):
     noises: tuple[NonNegative, ...]
 
 
+@case(Belief)
 def belief(p: Belief, seed: int):
     """The mean of (g - m)^2, the quantity that AdaBelief averages, along a straight walk of constant speed u on h theta^2 / 2
     with gradient noise sigma.
@@ -301,6 +306,7 @@ class Taylor(Shared):
     at: tuple[Number, ...]
 
 
+@case(Taylor)
 def taylor(p: Taylor, seed: int):
     """The floor of the saddle, and its Taylor models of first and second order at two points."""
 
@@ -336,6 +342,7 @@ class OneStep(Shared):
     octaves: tuple[Number, ...]
 
 
+@case(OneStep)
 def one_step(p: OneStep, seed: int):
     """Largest coordinate after one step with one probe, on the bowl and on the rotated quadratic; and for each rate and start
     whether `steps` iterations reach the bottom of the ripples, with the mean of squared curvatures and without (beta2 = 0)."""

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 from secondlook.study.statistics import Estimate, share
 
 from . import measures
@@ -44,11 +45,11 @@ def _plan(axis: Axes, rows: pd.DataFrame, name: str) -> None:
     axis.grid(False)
 
 
+@figure("surfaces", "sweep")
 def contours(rows: pd.DataFrame) -> Figure:
     """The three surfaces of the animations with all paths.
 
     Shows: paths of nine optimisers from one start (circle), each at its own best rate without noise; minima as stars.
-    Requires: case surfaces; case sweep, metrics x and y.
     """
     figure, panels = style.axes(1, 3, height=2.8)
     for axis, name in zip(panels, CLASSICAL, strict=True):
@@ -95,26 +96,30 @@ def _race(rows: pd.DataFrame, name: str) -> style.Animation:
     return style.Animation(figure, draw, len(steps), pause=180)
 
 
+@figure("sweep", kind="animation")
 def beale(rows: pd.DataFrame) -> style.Animation:
-    """Shows: nine optimisers on Beale's function, step by step. Requires: as `contours`."""
+    """Shows: nine optimisers on Beale's function, step by step."""
     return _race(rows, "Beale")
 
 
+@figure("sweep", kind="animation")
 def long_valley(rows: pd.DataFrame) -> style.Animation:
-    """Shows: nine optimisers in the long valley, step by step. Requires: as `contours`."""
+    """Shows: nine optimisers in the long valley, step by step."""
     return _race(rows, "long valley")
 
 
+@figure("sweep", kind="animation")
 def saddle(rows: pd.DataFrame) -> style.Animation:
-    """Shows: nine optimisers at the saddle, step by step. Requires: as `contours`."""
+    """Shows: nine optimisers at the saddle, step by step."""
     return _race(rows, "saddle")
 
 
+@figure("sweep")
 def sensitivity(rows: pd.DataFrame) -> Figure:
     """Which learning rates work.
 
     Shows: for each optimiser and rate, the share of reported starts that arrive, as colour; a dot marks the rate that the
-    tuning starts chose. Top without noise, below with noise. Requires: case sweep, metrics arrived and turning.
+    tuning starts chose. Top without noise, below with noise.
     """
     figure, panels = style.axes(2, 3, height=3.9, sharex=True, sharey=True)
     arrivals, chosen = reported(rows), best_rates(rows)
@@ -147,11 +152,12 @@ def sensitivity(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("sweep")
 def statements(rows: pd.DataFrame) -> Figure:
     """The captions of the animations, as shares of comparisons.
 
     Shows: share of comparisons in which a caption holds, with 95 % intervals over starts, without noise (filled) and with noise
-    (open); beyond the line in the middle the caption holds more often than not. Requires: case sweep.
+    (open); beyond the line in the middle the caption holds more often than not.
     """
     figure, axis = style.axes(height=3.0, width=5.6)
     smoother, overshoots, faster = measures.smoother(rows), measures.overshoots(rows), measures.faster(rows)
@@ -188,11 +194,12 @@ def statements(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("rules")
 def nesterov(rows: pd.DataFrame) -> Figure:
     """Nesterov's momentum, heavy ball, and what the article prints.
 
     Shows: w and |w| on w^2 against the step, for torch's two rules as lines, and as rings the article's code and the look-ahead
-    that its text asks for. Requires: case rules, metric w.
+    that its text asks for.
     """
     found = rows[(rows.case == "rules") & (rows.metric == "w")]
     table = found.pivot(index="step", columns="method", values="value")
@@ -213,11 +220,12 @@ def nesterov(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("belief")
 def belief(rows: pd.DataFrame) -> Figure:
     """AdaBelief's two regimes.
 
     Shows: the mean of (g - m)^2 on a straight walk against the curvature, dots measured and lines expected: left without noise
-    at two speeds, right at one speed under three sizes of noise. Requires: case belief.
+    at two speeds, right at one speed under three sizes of noise.
     """
     found = rows[rows.case == "belief"]
     table = found.pivot_table(index="curvature", columns=["metric", "speed", "sigma"], values="value")
@@ -245,12 +253,12 @@ def belief(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("taylor")
 def taylor(rows: pd.DataFrame) -> Figure:
     """Models of first and second order, and a trust region.
 
     Shows: the floor of the saddle (black) with its linear (grey) and quadratic model (green) at a point (dot); where the
     quadratic one is stationary (cross); and its lowest point in the trust region (triangle).
-    Requires: case taylor.
     """
     found = rows[rows.case == "taylor"]
     figure, panels = style.axes(1, 2, height=2.2, sharey=True)
@@ -275,13 +283,13 @@ def taylor(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("one_step")
 def one_step(rows: pd.DataFrame) -> Figure:
     """AdaHessian on its paper's two toys.
 
     Shows: left, the largest coordinate after one step from each start, sorted, on 10 x^2 + y^2 and on a rotated quadratic,
     with the limit of convergence; right, the share of starts on the ripples that reach the bottom in the paper's number of
     steps, by rate.
-    Requires: case one_step.
     """
     found = rows[rows.case == "one_step"]
     figure, (left, right) = style.axes(1, 2, height=2.2)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, share
 from secondlook.study.text import fixed, key, number, percent
 
@@ -37,6 +38,7 @@ def _largest(rows: pd.DataFrame) -> pd.Series:
     return _rules(rows, "difference").groupby(["method", "against"]).value.max()
 
 
+@measure()
 def nesterov(rows: pd.DataFrame) -> dict[str, Estimate]:
     """w on w^2 after five steps, and largest differences on the rotated quadratic."""
     ends, off = _rules(rows, "w_end").set_index("method").value, _largest(rows)
@@ -52,6 +54,7 @@ def nesterov(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def printed(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What the printed lines do, and the largest difference of the repaired ones from torch."""
     found, off = _as_printed(rows), _largest(rows)
@@ -75,16 +78,19 @@ def _over(found: pd.DataFrame, metric: str, pairs, landscapes, sign: int) -> dic
     return {noise: better(found, metric, pairs, landscapes, noise, sign) for noise in ("exact", "noisy")}
 
 
+@measure()
 def smoother(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of comparisons in which the optimiser with momentum turns by less from step to step than the one without."""
     return _over(runs(rows), "turning", WITH_MOMENTUM, CLASSICAL, -1)
 
 
+@measure()
 def overshoots(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of comparisons in which the optimiser with momentum goes farther away after it first came to the minimum."""
     return _over(runs(rows), "overshoot", WITH_MOMENTUM, CLASSICAL, 1)
 
 
+@measure()
 def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of comparisons in which the scaled optimiser arrives first; and the same over all landscapes of the sweep."""
     found = runs(rows)
@@ -92,17 +98,20 @@ def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
     return _over(found, "arrived", WITH_SCALING, CLASSICAL, -1) | everywhere
 
 
+@measure()
 def steadier(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of comparisons in which the scaled optimiser arrives at more of the rates."""
     return _over(runs(rows), "works", WITH_SCALING, CLASSICAL, 1)
 
 
+@measure()
 def calmer(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of comparisons, both arrived, in which the scaled optimiser's last steps are shorter. Only noise is shown: without
     it both come to rest, and what is left is the rate of convergence."""
     return {"noisy": better(runs(rows), "jitter", WITH_SCALING, CLASSICAL, "noisy", -1, arrived=True)}
 
 
+@measure()
 def leaves(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of comparisons in which the scaled optimiser leaves the saddle first: all, against SGD, and both with momentum."""
     found = runs(rows)
@@ -110,6 +119,7 @@ def leaves(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {name: better(found, "escape", pairs, SYMMETRIC, "exact", -1) for name, pairs in sets.items()}
 
 
+@measure()
 def escape(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Median epoch at which half the way along the symmetry line to a minimum is done, without noise."""
     found = sweep(rows, "escape")
@@ -117,6 +127,7 @@ def escape(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {key(*names): Estimate(v) for names, v in found.items()}
 
 
+@measure()
 def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of runs that swing to and fro across the symmetric axis before they leave, for plain and momentum methods."""
     found = sweep(rows, "crossings")
@@ -136,6 +147,7 @@ def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
     return shares
 
 
+@measure()
 def belief_wins(rows: pd.DataFrame) -> dict[str, Estimate]:
     """AdaBelief against Adam over all landscapes: arrives first, at more rates, with shorter last steps where both arrive."""
     found, pair = runs(rows), [("AdaBelief", "Adam")]
@@ -158,6 +170,7 @@ def _slope(values: pd.Series) -> float:
     return np.polyfit(np.log(values.index), np.log(values), 1)[0]
 
 
+@measure()
 def belief(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What (g - m)^2 depends on. Slopes are exponents: 2 is proportional to a square, 0 is no dependence."""
     table = _belief(rows)
@@ -182,6 +195,7 @@ def belief(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def newton_step(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Largest coordinate over all starts after one step of AdaHessian, and the share of starts below the limit."""
     found = rows[(rows.case == "one_step") & rows.landscape.isin(["bowl", "rotated"])]
@@ -200,6 +214,7 @@ def _ripples(rows: pd.DataFrame, memory: str) -> pd.DataFrame:
     return found[(found.memory == memory) & ~found.start.isin(there)]
 
 
+@measure()
 def ripples(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of starts that reach the bottom of the ripples; the best rate is chosen on every other start."""
     found = _ripples(rows, "mean of curvatures")
@@ -218,6 +233,7 @@ def ripples(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def range_of_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """How many runs, and how many of the chosen rates lie on the edge of the sweep, among those with an arrival."""
     arrivals = sweep(rows, "arrived")
@@ -245,16 +261,19 @@ def _success(rows: pd.DataFrame, noise: str) -> pd.DataFrame:
     return text.unstack()[list(LANDSCAPES)].loc[sweep(rows, "arrived").method.unique()].reset_index(names="")
 
 
+@measure()
 def success(rows: pd.DataFrame) -> pd.DataFrame:
     """Percent of starts that arrive, and median epoch, without noise."""
     return _success(rows, "exact")
 
 
+@measure()
 def success_noisy(rows: pd.DataFrame) -> pd.DataFrame:
     """The same with noise."""
     return _success(rows, "noisy")
 
 
+@measure()
 def rates(rows: pd.DataFrame) -> pd.DataFrame:
     """Best rate as a power of two on the classical surfaces, and the share of the rates at which nine in ten starts arrive."""
     chosen = best_rates(rows)
@@ -272,6 +291,7 @@ def rates(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure()
 def rules_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The article's rules: as printed, and once repaired."""
     p, off = printed(rows), _largest(rows)

@@ -23,6 +23,7 @@ from pathlib import Path
 from torch.optim.lr_scheduler import LambdaLR
 
 from secondlook.study.cells import kept
+from secondlook.study.declare import case
 from secondlook.study.parameters import Positive, PositiveInt, Text, one_of
 from secondlook.study.place import Place
 from secondlook.training import Checkpoints, Run, generator, train
@@ -63,6 +64,7 @@ class Params:
     methods: tuple[one_of(*METHODS), ...]
 
 
+@case(Params, "rates", "scaling", "blocks", place=True)
 def run(params: Params, seed: int, place: Place):
     """Of every network its rate, and what it reaches in the last epoch; and what models that only count characters reach."""
     yield from _counted(params, place)
@@ -71,6 +73,7 @@ def run(params: Params, seed: int, place: Place):
             yield row
 
 
+@case(Params, place=True)
 def comparison(params: Params, seed: int, place: Place):
     """As `run`, with the rows of every epoch, and times."""
     yield from _counted(params, place)

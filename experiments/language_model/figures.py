@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.cifar10.selections import TABLE_6
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
 
 from .names import TUNED
@@ -30,11 +31,9 @@ def _counted(panel: Axes, value: float, name: str) -> None:
     panel.text(0.01, value, name, transform=panel.get_yaxis_transform(), va="top", fontsize=7)
 
 
+@figure("comparison")
 def curves(rows: pd.DataFrame) -> Figure:
-    """Shows: bits per character on the test windows against epochs, work and time; bands are ranges over seeds.
-
-    Requires: case comparison, metrics bits, gradient_equivalents and seconds.
-    """
+    """Shows: bits per character on the test windows against epochs, work and time; bands are ranges over seeds."""
     figure, panels = style.axes(1, 3, height=2.7, sharey=True)
     values = epochs(rows, "comparison", "bits")
     for panel, (effort, name) in zip(panels, AGAINST.items(), strict=True):
@@ -51,11 +50,9 @@ def curves(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("comparison")
 def comparison(rows: pd.DataFrame) -> Figure:
-    """Shows: bits per character on the test windows after the last epoch, every method at its own rate.
-
-    Requires: case comparison, metric bits.
-    """
+    """Shows: bits per character on the test windows after the last epoch, every method at its own rate."""
     figure, panel = style.axes(height=2.6)
     table = by_method(rows)
     for line, method in enumerate(table):
@@ -83,11 +80,9 @@ def _factors(panel: Axes, factors: list[float]) -> None:
     panel.minorticks_off()
 
 
+@figure("rates")
 def rate_sweep(rows: pd.DataFrame) -> Figure:
-    """Shows: bits on the validation windows by the factor on the centre of each method's learning rates.
-
-    Requires: case rates, metrics bits and unigram_bits.
-    """
+    """Shows: bits on the validation windows by the factor on the centre of each method's learning rates."""
     figure, panel = style.axes(height=2.9)
     tables = by_rate(rows)
     _sweep(panel, tables)
@@ -98,11 +93,9 @@ def rate_sweep(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("comparison", "scaling")
 def scaling(rows: pd.DataFrame) -> Figure:
-    """Shows: the paper's Table 6, and bits here, by the factor on each method's tuned learning rate.
-
-    Requires: cases comparison and scaling, metrics bits and unigram_bits.
-    """
+    """Shows: the paper's Table 6, and bits here, by the factor on each method's tuned learning rate."""
     figure, (stated, measured) = style.axes(1, 2, height=2.8)
     for method, scores in TABLE_6.items():
         stated.semilogx(list(scores), list(scores.values()), "D-", color=COLOUR[method])
@@ -116,11 +109,10 @@ def scaling(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("comparison", "blocks")
 def blocks(rows: pd.DataFrame) -> Figure:
     """Shows: bits of AdaHessian by the size of its blocks, less those of blocks of one entry, in per cent, beside the range of
     the paper's Table 7.
-
-    Requires: cases comparison and blocks, metric bits.
     """
     figure, panel = style.axes(height=2.5)
     table = by_block(rows)

@@ -7,6 +7,7 @@ Words for a difference of the declared comparisons: better (fewer bits) or worse
 
 import pandas as pd
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
@@ -25,25 +26,29 @@ COMPARED = {  # the declared comparisons: the first minus the second
 NEAR, FAR = [2.0, 3.0, 4.0], [5.0, 6.0, 10.0]  # factors: where the paper's AdamW stands, and where it breaks
 
 
+@measure("comparison")
 def bits(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of each method at its tuned rate. Requires: case comparison."""
+    """Of each method at its tuned rate."""
     table = by_method(rows)
     return {key(method): mean(table[method]) for method in table}
 
 
+@measure("comparison")
 def counting(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of the two models that count, on the test windows. Requires: case comparison."""
+    """Of the two models that count, on the test windows."""
     return {model: Estimate(counted(rows, "comparison", model)) for model in ("unigram", "bigram")}
 
 
+@measure("comparison")
 def differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The declared comparisons. Requires: case comparison."""
+    """The declared comparisons."""
     table = by_method(rows)
     return {name: paired(table[a], table[b]) for name, (a, b) in COMPARED.items()}
 
 
+@measure("comparison")
 def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same as a table. Requires: case comparison."""
+    """The same as a table."""
     table, found = by_method(rows), differences(rows)
     adjusted = holm([gap.p for gap in found.values()])
     lines = []
@@ -65,14 +70,16 @@ def _over_sgd(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table.div(table["SGD"], axis=0)
 
 
+@measure("comparison")
 def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seconds of a run's training over those of SGD's with the same seed, median. Requires: case comparison."""
+    """Seconds of a run's training over those of SGD's with the same seed, median."""
     table = _over_sgd(rows, "seconds")
     return {key(method): median(table[method].dropna()) for method in table if table[method].notna().any()}
 
 
+@measure("comparison")
 def methods(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every method: rate, bits, cost. Requires: case comparison."""
+    """Every method: rate, bits, cost."""
     test, train = by_method(rows), by_method(rows, "train_bits")
     work, time = _over_sgd(rows, "gradient_equivalents"), _over_sgd(rows, "seconds")
     rate = learning_rates(rows, "comparison")
@@ -90,9 +97,10 @@ def methods(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("rates")
 def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Of each method: the factor on its centre with the least mean bits, the learning rate that it makes, and whether it lies
-    inside the range. Requires: case rates."""
+    inside the range."""
     found, rate = {}, learning_rates(rows, "rates")
     for method, table in by_rate(rows).items():
         best = table.mean().idxmin()
@@ -102,11 +110,9 @@ def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("rates")
 def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The whole trial table: the centre of each method's rates, and mean validation bits by the factor on it.
-
-    Requires: case rates.
-    """
+    """The whole trial table: the centre of each method's rates, and mean validation bits by the factor on it."""
     rate = learning_rates(rows, "rates")
     lines = []
     for method, table in by_rate(rows).items():
@@ -120,9 +126,10 @@ def _rises(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {method: table.sub(table[1.0], axis=0) for method, table in by_factor(rows).items()}
 
 
+@measure("comparison", "scaling")
 def scaling(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What a rate that is too large costs, mean of a seed's factors NEAR and FAR: for each method, and for AdaHessian less
-    that of the others. Requires: cases comparison and scaling."""
+    that of the others."""
     found = {}
     for name, factors in {"near": NEAR, "far": FAR}.items():
         rise = {method: table[table.columns.intersection(factors)].mean(axis=1) for method, table in _rises(rows).items()}
@@ -133,8 +140,9 @@ def scaling(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("comparison", "scaling")
 def scaling_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean bits by factor, and in brackets how many runs broke. Requires: cases comparison and scaling."""
+    """Mean bits by factor, and in brackets how many runs broke."""
     failed = broken(rows)
     shown = {}
     for method, table in by_factor(rows).items():
@@ -143,14 +151,16 @@ def scaling_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown).rename(index="{:g}".format).rename_axis("Factor").reset_index()
 
 
+@measure("comparison", "blocks")
 def blocks(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Bits with blocks of k entries less those with blocks of 1. Requires: cases comparison and blocks."""
+    """Bits with blocks of k entries less those with blocks of 1."""
     table = by_block(rows)
     return {f"size_{size}": paired(table[size], table[1]) for size in table if size > 1}
 
 
+@measure("comparison", "blocks")
 def blocks_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same, with the bits. Requires: cases comparison and blocks."""
+    """The same, with the bits."""
     table, gaps = by_block(rows), blocks(rows)
     lines = []
     for size in table:
@@ -159,6 +169,7 @@ def blocks_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure()
 def runs(rows: pd.DataFrame) -> dict[str, Estimate]:
     """All runs, and those that diverged, of each case that there is."""
     found = {}
@@ -168,7 +179,8 @@ def runs(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("rates", "comparison")
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """1 for each method whose rate in the comparison is the best of its trials. Requires: cases rates and comparison."""
+    """1 for each method whose rate in the comparison is the best of its trials."""
     found, rate = rates(rows), learning_rates(rows, "comparison").droplevel("factor")
     return {key(method): Estimate(abs(rate[method] / found[f"{key(method)}_lr"].value - 1) < 1e-9) for method in rate.index}

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from secondlook.curvature.objective import Objective, of_module
 from secondlook.optim import KFAC, AdaHessian, Newton
+from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, Number, Positive, PositiveInt
 from secondlook.training.instruments import LocalShape, Recorder
 from secondlook.training.path import Path
@@ -115,6 +116,7 @@ def places(walked: Path) -> np.ndarray:
     return walked.start.numpy() + np.concatenate([np.zeros((1, 2)), walked.steps.double().cumsum(0).numpy()])
 
 
+@case(Shared)
 def demo(p: Shared, seed: int):
     """The recorder's rows; of the last epoch also the errors on both sets, the share of the path's first axis, and its length
     step by step."""
@@ -139,6 +141,7 @@ class Shown(Shared):
     batch_of_noise: PositiveInt
 
 
+@case(Shown)
 def path(p: Shown, seed: int):
     """m, b, size and cosine of every step; points to draw; the loss's minimum, floor and H; the recorder's rows of
     curvature."""
@@ -164,6 +167,7 @@ def path(p: Shown, seed: int):
             yield {"step": 0, "at": i, "metric": metric, "value": value}
 
 
+@case(Shared)
 def draws(p: Shared, seed: int):
     """Least loss on the points to train on and how far that line is from the start: for dm and db drawn anew, and, with seed 0,
     for every reading of the document."""
@@ -184,6 +188,7 @@ class Steady(Shared):
     rates: dict[str, Positive]
 
 
+@case(Steady)
 def steady(p: Steady, seed: int):
     """Each optimiser's path until it arrives, see `reduction`, or to the last epoch: `arrival`, the number of its steps, and
     the numbers of `steadiness`."""
@@ -222,6 +227,7 @@ class Rules(Shared):
     larger: Positive
 
 
+@case(Rules)
 def rules(p: Rules, seed: int):
     """Adam with each rule, and alone at two rates: the loss above its least value and the rate after every epoch; for EVE the
     chosen multiple and the number of held-out losses."""

@@ -7,6 +7,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from .selections import by_epoch, cosines, course, line, listed, of_methods, of_rules
 
@@ -49,13 +50,13 @@ def _surface(ax: Axes, rows: pd.DataFrame) -> None:
     ax.grid(False)
 
 
+@figure("path")
 def training(rows: pd.DataFrame) -> Figure:
     """The document's demonstration.
 
     Shows: with seed 0, (a) some of the points and the line after 0, 30, 60, 120 and 313 steps; (b) slope m and intercept b
     against the step, their values at the minimum dotted; (c) contours of the loss over (m, b), the path of all steps and, as
     dots, the ends of epochs; (d) the loss above its least value against the step.
-    Requires: case path, metrics m, b, x, y, minimum, H and floor.
     """
     figure, ((data, parameters), (surface, loss)) = style.axes(2, 2, height=4.6)
     theta, known = course(rows, "m", "b"), line(rows)
@@ -83,13 +84,13 @@ def training(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("demo", "path")
 def angles(rows: pd.DataFrame) -> Figure:
     """What the instruments say of the demonstration.
 
     Shows: (a) the size of each epoch's step, a dot for each seed, and the line through the medians; (b) the cosine between the
     steps of any two epochs, mean over seeds; (c) with seed 0, the size of every step of Adam and (d) the cosine of each with
     the one before; dotted: the ends of epochs.
-    Requires: case demo, metrics step size and cosine; case path, metrics size of step and cosine of step.
     """
     figure, ((sizes, matrix), (small, turns)) = style.axes(2, 2, height=4.4)
     size = by_epoch(rows, "demo", "step size")
@@ -130,13 +131,13 @@ def angles(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("steady")
 def steadiness(rows: pd.DataFrame) -> Figure:
     """Do second-order steps point more steadily?
 
     Shows: for five optimisers at rates at which they arrive after equally many steps, a dot for each seed and a bar at the
     mean: the mean cosine of neighbouring steps, that of neighbouring pieces of the path, that between a piece and the way to
     the minimum, and the detour.
-    Requires: case steady, metrics cosine of steps, cosine of pieces, aim and detour.
     """
     figure, panels = style.axes(1, 4, height=2.5, sharey=True)
     titles = {
@@ -157,12 +158,12 @@ def steadiness(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("rules")
 def rules(rows: pd.DataFrame) -> Figure:
     """A first look at the document's rules.
 
     Shows: left, the loss above its least value after each epoch over that of Adam alone, a thin line for each seed and a thick
     one for their geometric mean; right, the learning rate.
-    Requires: case rules, metrics excess and lr.
     """
     figure, (ratio, rate) = style.axes(1, 2, height=2.7)
     excess, lr = of_rules(rows, "excess"), of_rules(rows, "lr")
@@ -181,12 +182,12 @@ def rules(rows: pd.DataFrame) -> Figure:
 FRAMES = 30
 
 
+@figure("path", kind="animation")
 def descent(rows: pd.DataFrame) -> style.Animation:
     """The demonstration in motion.
 
     Shows: with seed 0, the line among the points and the path over the contours of the loss; the steps of a frame grow with
     time.
-    Requires: case path, metrics m, b, x, y, minimum, H and floor.
     """
     figure, (data, surface) = style.axes(1, 2, height=2.6)
     theta = course(rows, "m", "b")

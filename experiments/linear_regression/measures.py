@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.study import statistics
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import fixed, interval, number
 
@@ -19,17 +20,20 @@ PAIRS = {  # comparisons that the text draws: without a memory of earlier steps,
 STEADINESS = {"steps": "cosine of steps", "pieces": "cosine of pieces", "aim": "aim", "detour": "detour"}
 
 
+@measure()
 def distance(rows: pd.DataFrame) -> dict[str, Estimate]:
     """From the start to the end of the path: straight, epoch by epoch, and step by step."""
     metrics = {"straight": "displacement", "by_epochs": "travelled", "by_steps": "travelled by steps"}
     return {key: statistics.mean(last(rows, "demo", metric)) for key, metric in metrics.items()}
 
 
+@measure()
 def first_axis(rows: pd.DataFrame) -> Estimate:
     """Share of the first principal axis in the path, all steps."""
     return statistics.mean(last(rows, "demo", "first axis"))
 
 
+@measure()
 def error(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Mean squared error after the last epoch, and how far that on the points to train on is above the least."""
     train, test = (last(rows, "demo", f"{name} error") for name in ("train", "test"))
@@ -37,6 +41,7 @@ def error(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {"train": statistics.mean(train), "test": statistics.mean(test), "above_least": statistics.mean(train - least)}
 
 
+@measure()
 def least_error(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The least error that any line reaches: over the document's readings, and over noise drawn anew its mean, standard
     deviation, and the share of draws for which it is in the band."""
@@ -52,18 +57,21 @@ def least_error(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def epoch_steps(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Sizes of the epochs' steps and the cosines between them: e1 and e2, cos_2_1."""
     sizes = {f"e{epoch}": statistics.mean(values) for epoch, values in by_epoch(rows, "demo", "step size").items()}
     return sizes | {f"cos_{i}_{j}": statistics.mean(values) for (i, j), values in cosines(rows).items()}
 
 
+@measure()
 def noisy_steps(rows: pd.DataFrame) -> Estimate:
     """Mean cosine of the last two epochs' steps."""
     found = cosines(rows)
     return statistics.mean(found[max(found.columns)])
 
 
+@measure()
 def curvature(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What the instruments say of H along the path with seed 0, and the exact eigenvalues and trace."""
     values = np.linalg.eigvalsh(line(rows).H)
@@ -77,6 +85,7 @@ def curvature(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {key: Estimate(value) for key, value in found.items()}
 
 
+@measure()
 def steadiness(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Means over seeds: newton_pieces, adam_aim ..."""
     return {
@@ -86,6 +95,7 @@ def steadiness(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def steadier(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Differences of PAIRS by seed: newton_over_sgd_pieces ..."""
     found = {}
@@ -95,12 +105,14 @@ def steadier(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Mean number of steps to arrive: the earliest and the latest optimiser."""
     means = [statistics.mean(values) for _, values in of_methods(rows, "arrival").items()]
     return {"earliest": min(means, key=lambda e: e.value), "latest": max(means, key=lambda e: e.value)}
 
 
+@measure()
 def rules(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Loss above the least one over that of Adam alone, mean logarithm by seed as a factor, after the first epoch and the last;
     the largest rate of the adaptive rule over Adam's; the share of epochs in which EVE stays; its held-out losses."""
@@ -126,6 +138,7 @@ def rules(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def steadiness_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Steadiness of each optimiser, with intervals."""
     tables = {key: of_methods(rows, metric) for key, metric in {"arrival": "arrival", **STEADINESS}.items()}

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from secondlook.problems.quadratics import rotated, spectrum
+from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Fraction, Number, Positive, PositiveInt
 
 from . import double_well, loops
@@ -34,6 +35,7 @@ class Loop:
     steps: PositiveInt
 
 
+@case(Loop)
 def toy(params: Loop, seed: int):
     """Loss after t updates of each of the document's loops; in float64 also how far its fall in a step is from the closed form,
     (1 - 2 lr/n)^2 for gradient descent and (1 - lr)^2 for Newton, because H = (2/n) I; and how far each loop's H is from
@@ -61,6 +63,7 @@ def toy(params: Loop, seed: int):
                     yield {"method": name, "dtype": precision, "step": t, "metric": metric, "value": value}
 
 
+@case(Loop)
 def scale(params: Loop, seed: int):
     """Newton at lr beside gradient descent at lr n/2, in float64: the loss of both, and the distance between their thetas."""
     for lr in (params.lr, 1.0):
@@ -84,6 +87,7 @@ class Conditioning:
     lr_multiples: tuple[Positive, ...]
 
 
+@case(Conditioning)
 def conditioning(params: Conditioning, seed: int):
     """Steps until the loss has fallen to `reduction` of its first value, on rotated quadratics.
 
@@ -145,6 +149,7 @@ def _steppers(params) -> dict[str, double_well.Stepper]:
     }
 
 
+@case(Saddle)
 def saddle(params: Saddle, seed: int):
     """Whether each method arrives at the saddle or at a minimum, and after how many steps, from two random starts."""
     generator = np.random.default_rng(seed)
@@ -172,6 +177,7 @@ class Paths:
     starts: tuple[tuple[Number, ...], ...]
 
 
+@case(Paths)
 def paths(params: Paths, seed: int):
     """theta at every step of each method from the given starts."""
     for index, start in enumerate(params.starts):
@@ -189,6 +195,7 @@ class Graph:
     every: PositiveInt
 
 
+@case(Graph)
 def graph(params: Graph, seed: int):
     """Graph nodes at step t: those that the next backward pass walks through, and all that the loop keeps alive."""
     runs = {"GD": loops.gradient_descent, "row by row": loops.row_by_row, "detached": loops.detached}
@@ -208,6 +215,7 @@ class Growth:
     warm_up: Count
 
 
+@case(Growth)
 def growth(params: Growth, seed: int):
     """Time of each step, in ms, and memory that the loop has taken so far, in bytes; the two loops take turns."""
     makers = {"row by row": loops.row_by_row, "detached": loops.detached}

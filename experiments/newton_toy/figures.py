@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from . import double_well
 from .measures import PRINTED, PRINTED_EPOCH, printed_epochs
@@ -21,12 +22,12 @@ def _note(ax: Axes, text: str, at: tuple[float, float], colour: str = style.INK,
     ax.annotate(text, at, xytext=offset, textcoords="offset points", color=colour, **options)
 
 
+@figure("toy", "scale")
 def loss_curves(rows: pd.DataFrame) -> Figure:
     """The document's two curves, and the same two methods at learning rates of one scale.
 
     Shows: loss against the number of updates from the document's seed. (a) The printed losses where the document puts them,
     and where they hold. (b) Newton's method, and gradient descent at n/2 times its learning rate on top of it.
-    Requires: case toy, metric loss; case scale, metric loss.
     """
     figure, (left, right) = style.axes(1, 2, height=2.7)
     epoch = printed_epochs(rows)["last"].value
@@ -59,12 +60,12 @@ def loss_curves(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("conditioning")
 def conditioning(rows: pd.DataFrame) -> Figure:
     """Where curvature matters: steps against the condition number.
 
     Shows: steps until the loss has fallen to its target on random rotated quadratics, a dot for each seed, against the
     condition number; closed forms as lines; the gradients that one Newton step costs as a dotted line.
-    Requires: case conditioning, metrics iterations and gradients.
     """
     figure, ax = style.axes(height=3.0, width=5.2)
     gd, newton, damped = iterations(rows, "GD", lr=1), iterations(rows, "Newton"), iterations(rows, "damped Newton")
@@ -92,12 +93,12 @@ PANELS = ("GD", "Newton", "damped Newton", "Levenberg", "absolute-value Newton",
 ENDS = {True: NEWTON, False: style.COLOUR["AdaHessian"]}
 
 
+@figure("paths")
 def saddle_paths(rows: pd.DataFrame) -> Figure:
     """Six methods from the same starts on a double well.
 
     Shows: contours of f, the saddle (cross) and the minima (stars); the path of each method from each start (open circle),
     green if it ends at a minimum, orange if it ends at the saddle; the region where H is indefinite in grey.
-    Requires: case paths, metrics theta_1 and theta_2.
     """
     figure, axes = style.axes(2, 3, height=3.6, sharex=True, sharey=True)
     x, y = np.meshgrid(np.linspace(-1.5, 1.5, 301), np.linspace(-1.1, 1.1, 221))
@@ -123,13 +124,13 @@ def saddle_paths(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("graph", "growth")
 def growth(rows: pd.DataFrame) -> Figure:
     """What the document's loop costs as it goes on: the graph above, time and memory below.
 
     Shows: against the step, the nodes that a backward pass walks through and the time of a step (left), the nodes that the
     loop keeps alive and the memory that it holds (right); the manual Newton loop solid, the one that detaches dashed;
     medians over repeats with their range. The dotted line marks the document's 40 epochs.
-    Requires: case graph, metrics nodes_of_loss and nodes_alive; case growth, metrics time_ms and heap_bytes.
     """
     figure, axes = style.axes(2, 2, height=4.2, sharex=True)
     panels = (

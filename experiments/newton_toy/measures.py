@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.study import statistics
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import number, percent_interval
 
@@ -36,16 +37,19 @@ def _printed_seed(rows: pd.DataFrame, method: str) -> pd.Series:
     return losses(rows, method).loc[0]
 
 
+@measure()
 def gd_loss(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Gradient descent's loss from the document's seed. Its loop logs e0 to e39."""
     return {f"e{t}": Estimate(_printed_seed(rows, "GD")[t]) for t in EPOCHS}
 
 
+@measure()
 def newton_loss(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The same for the row-by-row Newton loop."""
     return {f"e{t}": Estimate(_printed_seed(rows, "row by row")[t]) for t in EPOCHS}
 
 
+@measure()
 def printed_epochs(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Epochs at which both losses, to four decimals, are the printed ones: how many, the first and the last."""
     pairs = {"GD": _printed_seed(rows, "GD"), "Newton": _printed_seed(rows, "row by row")}
@@ -54,6 +58,7 @@ def printed_epochs(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {"count": Estimate(len(fits)), "first": Estimate(first), "last": Estimate(last)}
 
 
+@measure()
 def improvement(rows: pd.DataFrame) -> dict[str, Estimate]:
     """1 - loss(t) / loss(0), mean over the seeds."""
     found = {}
@@ -63,11 +68,13 @@ def improvement(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def newton_over_gd(rows: pd.DataFrame) -> Estimate:
     """Newton's loss over gradient descent's after the last update, mean over the seeds."""
     return statistics.mean(losses(rows, "row by row")[PRINTED_EPOCH] / losses(rows, "GD")[PRINTED_EPOCH])
 
 
+@measure()
 def disagreement(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Largest relative difference of a loss over all steps and seeds: between the three Newton loops, and between float32
     and float64."""
@@ -81,6 +88,7 @@ def disagreement(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def factor_error(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Largest difference, over all steps and seeds, between a step's fall of the loss and its closed form, in float64."""
     chosen = rows[(rows.case == "toy") & (rows.metric == "factor_error")]
@@ -91,6 +99,7 @@ def factor_error(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def hessian_difference(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Largest difference of an entry over all steps, seeds and both precisions: of the loops through torch.autograd and
     torch.func from the row-by-row one, and of all three from (2/n) I."""
@@ -107,6 +116,7 @@ def hessian_difference(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def rescaled(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Newton beside gradient descent at n/2 times its learning rate, in float64: the learning rates, the largest distance
     between an entry of their thetas at any step of any seed, and the largest loss after one step at the larger rate."""
@@ -120,6 +130,7 @@ def rescaled(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def conditioning(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Steps to the target at the largest condition number, medians over the seeds; gradient descent's bound there; the share
     of its steps that the best learning rate of the grid saves; and the smallest condition number at which it takes more
@@ -144,6 +155,7 @@ def conditioning(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def saddle_share(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of starts from which a method ends at the saddle; the starts are independent draws."""
     return {
@@ -153,6 +165,7 @@ def saddle_share(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def minimum_share(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of starts from which a method ends at a minimum."""
     return {
@@ -162,12 +175,14 @@ def minimum_share(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def damping_cost(rows: pd.DataFrame) -> Estimate:
     """Share of ring starts that end at the saddle: damped minus undamped Newton, paired by start."""
     damped, full = (arrivals(rows, method, "ring", "at_saddle").value for method in ("damped Newton", "Newton"))
     return statistics.paired(damped, full)
 
 
+@measure()
 def graph_nodes(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Nodes of the graph at step 40 and at the last step, and how many times as many: those behind the loss (`walked` by
     each backward pass) and all that the loop keeps alive."""
@@ -181,6 +196,7 @@ def graph_nodes(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {"last": Estimate(count.index[-1]), "steps_growth": Estimate(count.index[-1] / PRINTED_EPOCH)}
 
 
+@measure()
 def growth(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The manual loop's time for a step over the detached loop's, and the memory that it holds, at step 40 and at the last:
     medians over repeats."""
@@ -206,6 +222,7 @@ def _count(x: float) -> str:
     return f"{x:g}" if x < 1000 else number(x)
 
 
+@measure()
 def loss_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Loss after t updates from the document's seed, and what the document prints for it."""
     printed = {0: PRINTED["initial"], PRINTED_EPOCH: f"{PRINTED['GD']}, {PRINTED['Newton']}"}
@@ -219,6 +236,7 @@ def loss_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@measure()
 def conditioning_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Steps to the target: medians over the seeds, with the range of gradient descent."""
     gd, tuned, bound = iterations(rows, "GD", lr=1), iterations(rows, "GD"), iterations(rows, "GD bound")
@@ -236,6 +254,7 @@ def conditioning_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@measure()
 def saddle_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Where each method ends."""
     shares = saddle_share(rows)

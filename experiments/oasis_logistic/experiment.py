@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from secondlook.study.cells import kept
+from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Fraction, Positive, PositiveInt, one_of
 from secondlook.study.place import Place
 from secondlook.training import generator
@@ -43,6 +44,7 @@ def made(p: Shared, name: str, seed: int) -> Problem:
     return PROBLEMS[name](seed, p.examples, p.features)
 
 
+@case(Shared)
 def problems(p: Shared, seed: int) -> Iterator[dict]:
     """Of every problem: condition numbers of |H| at 0 and at the minimum; there also of |H| scaled to ones on its diagonal, as
     a diagonal method would at best see it; the gradient's norm at the minimum; L."""
@@ -110,11 +112,13 @@ def course(p: Shared, problem: Problem, method: str, rates, seed: int, batch: in
     return descend(problem, make, lrs, p.levels, p.epochs, probes, batches, same_batch=method in SAME_BATCH)
 
 
+@case(Rates, place=True)
 def rates(p: Rates, seed: int, place: Place):
     """Full gradients: see `tried`."""
     yield from tried(p, seed, place, None)
 
 
+@case(BatchRates, place=True)
 def batch_rates(p: BatchRates, seed: int, place: Place):
     """Mini-batches: see `tried`."""
     yield from tried(p, seed, place, p.batch)
@@ -150,11 +154,13 @@ def _methods(p: Compared, name: str, seed: int, methods: tuple[str, ...], batch:
         yield from arrived(p, {"problem": name, "method": method}, once(p, name, problem, method, seed, batch))
 
 
+@case(Compared, place=True)
 def deterministic(p: Compared, seed: int, place: Place):
     """Full gradients: see `compared`."""
     yield from compared(p, seed, place, FULL)
 
 
+@case(Batches, place=True)
 def batches(p: Batches, seed: int, place: Place):
     """Mini-batches: see `compared`."""
     yield from compared(p, seed, place, (*TUNED, *UNTUNED, *SAME_BATCH), p.batch)
@@ -166,6 +172,7 @@ class Constants(Shared):
     wrong: tuple[Positive, ...]
 
 
+@case(Constants, place=True)
 def constants(p: Constants, seed: int, place: Place):
     """Full gradients: each method with one constant that is `wrong` times what it should be, the others as they are. What it
     should be: the tuned rate; of OASIS and AdGD the library's."""
@@ -197,6 +204,7 @@ class Times(Compared):
     warm_up: Count
 
 
+@case(Times)
 def times(p: Times, seed: int):
     """A round: the comparison with full gradients, with the seconds of steps until arrival; the methods take turns."""
     for name in p.problems:

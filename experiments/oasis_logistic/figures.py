@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from .selections import METHODS, STOCHASTIC, at_the_end, level_of, levels, problems, until, work, wrong
 
@@ -21,11 +22,9 @@ MISS = 3.0  # where a miss is drawn, in multiples of the most epochs seen
 MOST = 10.0  # of the axis of gaps; what is beyond is drawn there
 
 
+@figure("deterministic")
 def courses(rows: pd.DataFrame) -> Figure:
-    """Shows: median epochs until the gap has fallen to each level, one panel a problem; a line ends where the median misses.
-
-    Requires: case deterministic, metric epochs.
-    """
+    """Shows: median epochs until the gap has fallen to each level, one panel a problem; a line ends where the median misses."""
     names, steps = problems(rows, "deterministic"), levels(rows, "deterministic")
     columns = 5
     figure, panels = style.axes(-(-len(names) // columns), columns, height=3.9, sharey=True, sharex=True, squeeze=False)
@@ -52,11 +51,10 @@ def courses(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("deterministic")
 def ratios(rows: pd.DataFrame) -> Figure:
     """Shows: epochs (a) and work (b) to the target over those of OASIS, a dot a seed and a bar at the median; to the right of
     the line at 1 OASIS is faster, in the grey band slower by less than 2. At the edges only one of the two arrives.
-
-    Requires: case deterministic, metric epochs.
     """
     names = problems(rows, "deterministic")
     shown = ("GD", "AdGD", "Adam", "AdaHessian", "L-BFGS")
@@ -89,11 +87,10 @@ def ratios(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("constants")
 def constants(rows: pd.DataFrame) -> Figure:
     """Shows: median epochs to the level against the factor by which a constant is wrong, one panel a problem: above the
     constants of OASIS, below the rates of the others. Bars are the seeds' range; misses lie on the dashed line.
-
-    Requires: case constants, metric epochs.
     """
     names = problems(rows, "constants")
     figure, panels = style.axes(2, len(names), height=4.0, sharey="row", sharex=True, squeeze=False)
@@ -128,11 +125,10 @@ def constants(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("batches")
 def batches(rows: pd.DataFrame) -> Figure:
     """Shows: with mini-batches, the gap at the end of the run, one panel a problem; a dot a seed, a bar at the median. The
     target is dotted, the start solid; hollow: gradients compared on one batch. What diverged is at the right edge.
-
-    Requires: case batches, metric gap.
     """
     names, ends = problems(rows, "batches"), at_the_end(rows, "batches")
     figure, panels = style.axes(1, len(names), height=2.9, sharey=True, squeeze=False)

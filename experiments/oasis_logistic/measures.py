@@ -7,6 +7,7 @@ gradients over all examples (names.PRICES).
 import numpy as np
 import pandas as pd
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median
 from secondlook.study.text import interval, key, number
 
@@ -60,53 +61,60 @@ def _compared(spent: pd.DataFrame, method: str, rivals) -> dict[str, Estimate]:
     return found
 
 
+@measure("deterministic")
 def epochs(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Median epochs to the target on every problem: cancer_oasis. Requires: case deterministic."""
+    """Median epochs to the target on every problem: cancer_oasis."""
     spent = until(rows, "deterministic")
     groups = spent.groupby(level="problem")
     return {key(problem, method): median(part[method]) for problem, part in groups for method in METHODS}
 
 
+@measure("deterministic")
 def oasis(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Epochs of untuned OASIS over those of others, and counts: cancer_gd, gd_within. Requires: case deterministic."""
+    """Epochs of untuned OASIS over those of others, and counts: cancer_gd, gd_within."""
     return _compared(until(rows, "deterministic"), "OASIS", RIVALS)
 
 
+@measure("deterministic")
 def oasis_work(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same in work. Requires: case deterministic."""
+    """The same in work."""
     return _compared(work(until(rows, "deterministic")), "OASIS", RIVALS)
 
 
+@measure("deterministic")
 def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many problems each method comes to the target, by its median. Requires: case deterministic."""
+    """On how many problems each method comes to the target, by its median."""
     medians = until(rows, "deterministic").groupby(level="problem").median()
     return {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in METHODS}
 
 
+@measure("deterministic")
 def lowest(rows: pd.DataFrame) -> Estimate:
-    """The least gap of any run with full gradients: no method has found a lower minimum than Newton's. Requires: case
-    deterministic."""
+    """The least gap of any run with full gradients: no method has found a lower minimum than Newton's."""
     ends = at_the_end(rows, "deterministic")
     return Estimate(ends.min().min(), n=ends.size)
 
 
+@measure("batches")
 def stochastic(rows: pd.DataFrame) -> dict[str, Estimate]:
     """With mini-batches, epochs of the untuned methods over those of others, and counts: oasis_gd_share,
-    oasis_same_batch_gd_share. Requires: case batches."""
+    oasis_same_batch_gd_share."""
     spent, found = until(rows, "batches"), {}
     for method in UNTUNED_BATCH:
         found |= {f"{key(method)}_{name}": value for name, value in _compared(spent, method, BATCH_RIVALS).items()}
     return found
 
 
+@measure("batches")
 def gaps(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """With mini-batches, the median gap at the end: cancer_oasis. Requires: case batches."""
+    """With mini-batches, the median gap at the end: cancer_oasis."""
     groups = at_the_end(rows, "batches").groupby(level="problem")
     return {key(problem, method): median(part[method]) for problem, part in groups for method in STOCHASTIC}
 
 
+@measure("batches")
 def batch_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many problems each method comes to the target of mini-batches. Requires: case batches."""
+    """On how many problems each method comes to the target of mini-batches."""
     medians = until(rows, "batches").groupby(level="problem").median()
     return {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in STOCHASTIC}
 
@@ -127,9 +135,10 @@ def _varied(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return {"AdGD": ("AdGD", "lr")} | {m: (m, "lr") for m in TUNED} | {f"OASIS {c}": ("OASIS", c) for c in CONSTANTS}
 
 
+@measure("constants")
 def wrong_by(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What a constant costs that is wrong by 10 or 100 times, either way: the worst ratio of medians over problems
-    (oasis_lr_10_worst), on how many (_within) and what share of them (_share) it is within LIMIT. Requires: case constants."""
+    (oasis_lr_10_worst), on how many (_within) and what share of them (_share) it is within LIMIT."""
     found = {}
     for name, (method, constant) in _varied(rows).items():
         costs = _costs(rows, method, constant)
@@ -142,8 +151,9 @@ def wrong_by(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("constants")
 def costs(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same ratio on each problem and for each factor: sparse_1e4_oasis_alpha_x10, _x0_1. Requires: case constants."""
+    """The same ratio on each problem and for each factor: sparse_1e4_oasis_alpha_x10, _x0_1."""
     found = {}
     for name, (method, constant) in _varied(rows).items():
         table = _costs(rows, method, constant)
@@ -152,21 +162,24 @@ def costs(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("times")
 def seconds(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seconds of OASIS to the target over those of others, medians over rounds, and counts. Requires: case times."""
+    """Seconds of OASIS to the target over those of others, medians over rounds, and counts."""
     return _compared(until(rows, "times", metric="seconds"), "OASIS", RIVALS)
 
 
+@measure("times")
 def step_seconds(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seconds of an epoch, which is a step, over those of GD, by runs that arrive at 1e-1. Requires: case times."""
+    """Seconds of an epoch, which is a step, over those of GD, by runs that arrive at 1e-1."""
     taken = until(rows, "times", 1e-1, "seconds") / until(rows, "times", 1e-1)
     ratios = {method: ratio(taken[method], taken["GD"]) for method in METHODS}
     return {key(m): median(values) if len(values) else Estimate(np.nan, n=0) for m, values in ratios.items()}
 
 
+@measure("problems")
 def conditions(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Condition number at the minimum, and of |H| scaled by its diagonal (_scaled), medians; the largest norm of a gradient at
-    a minimum (gradient). Requires: case problems."""
+    a minimum (gradient)."""
     plain, scaled = hardness(rows, "condition"), hardness(rows, "scaled condition")
     found = {key(problem): median(plain[problem]) for problem in plain}
     found |= {f"{key(problem)}_scaled": median(scaled[problem]) for problem in scaled}
@@ -174,14 +187,16 @@ def conditions(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {"gradient": Estimate(gradients.max().max(), n=gradients.size)}
 
 
+@measure("rates", "batch_rates")
 def inside(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """How many of the chosen rates lie inside their range. Requires: cases rates and batch_rates."""
+    """How many of the chosen rates lie inside their range."""
     found = {case: best(rows, case).inside for case in ("rates", "batch_rates")}
     return {case: Estimate(flags.sum(), n=len(flags)) for case, flags in found.items()}
 
 
+@measure("problems")
 def condition_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """How hard the problems are. Requires: case problems."""
+    """How hard the problems are."""
     metrics = {"condition at 0": "At 0", "condition": "At the minimum", "scaled condition": "Scaled by its diagonal"}
     tables = {title: hardness(rows, metric) for metric, title in metrics.items()}
     return pd.DataFrame(
@@ -189,8 +204,9 @@ def condition_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@measure("deterministic")
 def epochs_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Median epochs to the target. Requires: case deterministic."""
+    """Median epochs to the target."""
     spent = until(rows, "deterministic")
     ratios = _compared(spent, "OASIS", ["GD"])
     lines = []
@@ -201,8 +217,9 @@ def epochs_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("deterministic")
 def levels_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Median epochs to each of SHOWN, for the methods of most interest. Requires: case deterministic."""
+    """Median epochs to each of SHOWN, for the methods of most interest."""
     there = [level for level in SHOWN if level in levels(rows, "deterministic")]
     tables = {level: until(rows, "deterministic", level) for level in there}
     lines = []
@@ -214,8 +231,9 @@ def levels_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("constants")
 def constants_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Median epochs with wrong constants. Requires: case constants."""
+    """Median epochs with wrong constants."""
     lines = []
     for problem in problems(rows, "constants"):
         level = level_of(rows, problem)
@@ -227,8 +245,9 @@ def constants_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("batches")
 def batches_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mini-batches: median epochs to the target, and the median gap at the end. Requires: case batches."""
+    """Mini-batches: median epochs to the target, and the median gap at the end."""
     spent, ends = until(rows, "batches"), at_the_end(rows, "batches")
     return pd.DataFrame(
         [
@@ -238,23 +257,16 @@ def batches_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@measure("times")
 def times_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Median milliseconds to the target. Requires: case times."""
+    """Median milliseconds to the target."""
     taken = 1000 * until(rows, "times", metric="seconds")
     return pd.DataFrame([{"Problem": p, **{m: _cell(taken.loc[p][m], 2) for m in METHODS}} for p in problems(rows, "times")])
 
 
-def _trial_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+@measure(cases={"trial_table": "rates", "batch_trial_table": "batch_rates"})
+def trial_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    """All trials, with full gradients and with mini-batches: rate, and median epochs to the target."""
     epochs = trials(rows, case).epochs.unstack("problem")[problems(rows, case)].sort_index().reindex(TUNED, level="method")
     cells = epochs.map(lambda e: f"{e:g}" if np.isfinite(e) else "–").rename_axis(["Method", "lr"]).reset_index()
     return cells.assign(lr=cells.lr.map("{:g}".format))
-
-
-def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """All trials with full gradients: rate, and median epochs to the target. Requires: case rates."""
-    return _trial_table(rows, "rates")
-
-
-def batch_trial_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """All trials with mini-batches. Requires: case batch_rates."""
-    return _trial_table(rows, "batch_rates")

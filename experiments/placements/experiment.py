@@ -26,6 +26,7 @@ from secondlook.optim.kfac import KFAC
 from secondlook.optim.placement import Placement
 from secondlook.problems.digits import CLASSES, digits
 from secondlook.problems.resnet import resnet
+from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Positive, PositiveInt
 
 WARM_UP = 1  # periods that are not timed
@@ -108,6 +109,7 @@ def _process(rank: int, count: int, folder: str, function, arguments: tuple) -> 
 # Placements
 
 
+@case(Steps)
 def steps(p: Steps, seed: int):
     """The sides of the factors; milliseconds, bytes and messages of a step, and bytes held, by rank. A seed is a round."""
     layers = [m for m in _network(p).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
@@ -213,6 +215,7 @@ def _trained(p: Training, method: str, lr: float, seed: int, portion: str):
             yield {"step": step, "metric": "seconds", "value": spent}
 
 
+@case(Rates)
 def rates(p: Rates, seed: int):
     """Accuracy on the validation part, for each method at each learning rate."""
     for method in ("SGD", "K-FAC"):
@@ -222,6 +225,7 @@ def rates(p: Rates, seed: int):
                     yield {"method": method, "lr": lr, **row}
 
 
+@case(Runs)
 def training(p: Runs, seed: int):
     """Accuracy on the test part and seconds, for each method on each number of processes."""
     for count in p.processes:

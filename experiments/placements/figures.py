@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from .selections import DEVICES, KINDS, METHODS, NETWORKS, TARGET, counted, divisors, expected, fitted, on_paper
 
@@ -17,11 +18,9 @@ MARKERS = {1: "o", 2: "s", 4: "^"}
 MIB = 2**20
 
 
+@figure("steps")
 def traffic(rows: pd.DataFrame) -> Figure:
-    """Shows: bytes that one event of each kind sends, and bytes held by the rank with most, against the share; lines: formula.
-
-    Requires: case steps.
-    """
+    """Shows: bytes that an event of each kind sends and bytes held by the rank with most, against the share; lines: formula."""
     found, closed = counted(rows), expected(rows)
     figure, (left, right) = style.axes(1, 2, height=2.7)
     most = found.ranks.max()
@@ -44,11 +43,10 @@ def traffic(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("steps")
 def model(rows: pd.DataFrame) -> Figure:
     """Shows: left, measured milliseconds of a step against the fitted model's; right, the model on paper: a step of K-FAC over
     one of SGD on many devices, against the share.
-
-    Requires: case steps.
     """
     _, table = fitted(rows)
     figure, (left, right) = style.axes(1, 2, height=2.7)
@@ -76,11 +74,9 @@ def model(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("training")
 def accuracy(rows: pd.DataFrame) -> Figure:
-    """Shows: test accuracy by epochs and by seconds of training, every seed as a line, on one process.
-
-    Requires: case training.
-    """
+    """Shows: test accuracy by epochs and by seconds of training, every seed as a line, on one process."""
     found = rows[(rows.case == "training") & (rows.ranks == 1)]
     figure, (left, right) = style.axes(1, 2, height=2.7, sharey=True)
     for method in METHODS:

@@ -6,6 +6,7 @@ Keys: p4_w2 is two of four ranks with the inverses of a layer.
 import numpy as np
 import pandas as pd
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median, share
 from secondlook.study.text import fixed, interval, key, number
 
@@ -31,6 +32,7 @@ from .selections import (
 MIB = 2**20
 
 
+@measure()
 def settings(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What the text says of the extrapolation and the target."""
     return {
@@ -41,22 +43,18 @@ def settings(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure("steps")
 def formula(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Bytes counted and held, against the closed form: the largest difference, and how many numbers were compared.
-
-    Requires: case steps.
-    """
+    """Bytes counted and held, against the closed form: the largest difference, and how many numbers were compared."""
     found, closed = counted(rows), expected(rows)
     names = [*KINDS, *(f"held {kind}" for kind in KINDS[:2])]
     differences = (found[names] - closed[names]).abs().to_numpy()
     return {"difference": exact(differences.max()), "compared": exact(differences.size)}
 
 
+@measure("steps")
 def fit(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The fitted coefficients, and the relative residuals of the model: median of their size, and largest.
-
-    Requires: case steps.
-    """
+    """The fitted coefficients, and the relative residuals of the model: median of their size, and largest."""
     machine, table = fitted(rows)
     residuals = (table.model / table.value - 1).abs()
     rates = {"gradient": machine.gradient, "factors": machine.factors, "latency": machine.message}
@@ -65,16 +63,15 @@ def fit(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {name: exact(value) for name, value in (rates | errors).items()}
 
 
+@measure("steps")
 def memory(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Bytes of factors and inverses on the rank with most, over those on one process.
-
-    Requires: case steps.
-    """
+    """Bytes of factors and inverses on the rank with most, over those on one process."""
     table = counted(rows).assign(held=lambda t: t["held factors"] + t["held inverses"])
     whole = table[table.ranks == 1].held.iloc[0]
     return {f"p{r.ranks}_w{round(r.share * r.ranks)}": exact(r.held / whole) for r in table.itertuples()}
 
 
+@measure()
 def paper(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The model on DEVICES devices: a step of K-FAC over one of SGD, by share; the GiB held by the rank with most; the part of
     the steps that K-FAC must save for the published saving of time, at the least ratio."""
@@ -102,11 +99,9 @@ def _held(name: str, share: float) -> float:
     return 4 * max(map(sum, zip(held["factors"], held["inverses"], strict=True))) / 2**30
 
 
+@measure("rates", "training")
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The best learning rates of case rates; whether case training uses them; whether one is at an end of the list.
-
-    Requires: cases rates and training.
-    """
+    """The best learning rates of case rates; whether case training uses them; whether one is at an end of the list."""
     best = best_rates(rows)
     used = rows[rows.case == "training"].groupby("method").lr.first()
     tried = rows[rows.case == "rates"].lr
@@ -115,11 +110,9 @@ def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {"used": exact(all(used[m] == best[m] for m in METHODS)), "at_edge": exact(sum(at_edge))}
 
 
+@measure("training")
 def reach(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Median epochs and seconds to the target, by method and number of processes; the share of runs that reach it.
-
-    Requires: case training.
-    """
+    """Median epochs and seconds to the target, by method and number of processes; the share of runs that reach it."""
     found = {}
     table = reached(rows)
     for (method, ranks), runs in table.groupby(["method", "ranks"]):
@@ -131,11 +124,9 @@ def reach(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("training")
 def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Part of SGD's epochs and time that K-FAC saves until the target, median over seeds; negative: it takes longer.
-
-    Requires: case training.
-    """
+    """Part of SGD's epochs and time that K-FAC saves until the target, median over seeds; negative: it takes longer."""
     found = {}
     for ranks in sorted(int(n) for n in rows[rows.case == "training"].ranks.unique()):
         for quantity in ("epochs", "seconds"):
@@ -143,11 +134,9 @@ def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("steps")
 def placements(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each placement: MiB of each kind, held, and milliseconds beside the model's.
-
-    Requires: case steps.
-    """
+    """Each placement: MiB of each kind, held, and milliseconds beside the model's."""
     _, table = fitted(rows)
     held = counted(rows)
     slowest = table[table.inverses_every > 0].groupby(["factors_every", "inverses_every"]).size().index
@@ -163,11 +152,9 @@ def placements(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("training")
 def training(rows: pd.DataFrame) -> pd.DataFrame:
-    """Epochs and seconds to the target, and the last accuracy.
-
-    Requires: case training.
-    """
+    """Epochs and seconds to the target, and the last accuracy."""
     table = reached(rows)
     lines = []
     for (ranks, method), runs in sorted(table.groupby(["ranks", "method"]), key=lambda found: (found[0][0], -len(found[0][1]))):

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from secondlook.curvature.finite_differences import DifferenceHessian
 from secondlook.curvature.objective import Objective
+from secondlook.study.declare import case
 from secondlook.study.parameters import Count, NonNegative, Positive, PositiveInt, Text
 
 from . import chains, frank_wolfe, lasso, logistic, ridge
@@ -37,6 +38,7 @@ class Averaging:
     noises: tuple[NonNegative, ...]
 
 
+@case(Averaging)
 def averaging(p: Averaging, seed: int) -> Iterator[dict]:
     """Gap of the mean iterate of gradient descent, of its extrapolation, and of the last iterate."""
     rng = np.random.default_rng(seed)
@@ -69,6 +71,7 @@ class FrankWolfe:
     problems: dict[str, Text]
 
 
+@case(FrankWolfe)
 def polytopes(p: FrankWolfe, seed: int) -> Iterator[dict]:
     """Gap of Frank-Wolfe's iterate; of its extrapolation, in absolute value, for it may leave C; of that point's projection
     on C; the distance that the projection goes; and g^T (x_K - x*), to which only weight outside the face of x* adds."""
@@ -114,6 +117,7 @@ class Smoothing:
     points: PositiveInt
 
 
+@case(Smoothing)
 def smoothing(p: Smoothing, seed: int) -> Iterator[dict]:
     """Gap of F at the exact minimum of F_s against s, and after so many gradients (counted over all solutions that an
     extrapolation takes) at the best s; `at edge`: whether that is the least or the largest that was tried."""
@@ -150,6 +154,7 @@ class Ridge:
     noises: tuple[Positive, ...]
 
 
+@case(Ridge)
 def penalties(p: Ridge, seed: int) -> Iterator[dict]:
     """Of ridge regression against its penalty: the bias, which is the distance to least squares without noise, in the norm
     of S; and the risk with noise."""
@@ -180,6 +185,7 @@ class Differences:
     orders: tuple[PositiveInt, ...]
 
 
+@case(Differences)
 def differences(p: Differences, seed: int) -> Iterator[dict]:
     """Relative error of H v by differences of gradients, for a small tanh network, against the exact product in float64."""
     generator = torch.Generator().manual_seed(seed)
@@ -223,6 +229,7 @@ class ConstantRate:
     lrs: dict[str, tuple[Positive, ...]]
 
 
+@case(ConstantRate)
 def constant_rate(p: ConstantRate, seed: int) -> Iterator[dict]:
     """Distance of the mean iterate from theta*, plain and extrapolated in the learning rate."""
     A = logistic.data(p.examples, p.dimension, 0.0, np.random.default_rng(seed))

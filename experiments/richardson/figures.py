@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from .measures import GAIN, LOSS
 from .selections import (
@@ -66,11 +67,10 @@ def _ticks(ax: Axes, at: tuple[float, ...]) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
+@figure("averaging", "penalties")
 def averaging_and_ridge(rows: pd.DataFrame) -> Figure:
     """Shows: gap of the mean iterate, of its extrapolation and of the last iterate, without and with noise; bias and risk of
     ridge regression against the penalty. Medians and quartiles over seeds; dots: the best penalty.
-
-    Requires: cases averaging and penalties.
     """
     figure, panels = style.axes(2, 2, height=4.6)
     decay = levels(rows, "averaging", "decay")[-1]
@@ -105,11 +105,9 @@ def averaging_and_ridge(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("polytopes")
 def polytopes(rows: pd.DataFrame) -> Figure:
-    """Shows: gap of Frank-Wolfe's iterate and of its projected extrapolation, every seed; dotted: slopes -1 and -2.
-
-    Requires: case polytopes, metric gap.
-    """
+    """Shows: gap of Frank-Wolfe's iterate and of its projected extrapolation, every seed; dotted: slopes -1 and -2."""
     problems = (*POLYTOPES[::2], ("Euclidean ball", "1/k"), *POLYTOPES[1::2], ("simplex, line search", "line search"))
     figure, panels = style.axes(2, 3, height=4.2, sharex=True, sharey=True)
     for ax, (region, rule) in zip(panels.flat, problems, strict=True):
@@ -132,11 +130,10 @@ def polytopes(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("smoothing")
 def smoothing(rows: pd.DataFrame) -> Figure:
     """Shows: gap of the lasso at the exact smoothed minimum against the strength; gap against the number of gradients at the
     best strength, and of the proximal method. Log cosh; medians and quartiles over seeds.
-
-    Requires: case smoothing.
     """
     figure, (left, right) = style.axes(1, 2, height=2.9)
     for order in ORDERS:
@@ -162,11 +159,9 @@ LIMITS = (1e-4, 100)  # of the ratios that are drawn; those beyond are drawn at 
 INSIDE = (LIMITS[0] * 1.0001, LIMITS[1] / 1.0001)
 
 
+@figure("averaging", "polytopes", "smoothing", "penalties")
 def gains(rows: pd.DataFrame) -> Figure:
-    """Shows: error with one extrapolation over the plain one at equal cost, every cell and seed; bars: medians.
-
-    Requires: cases averaging, polytopes, smoothing and penalties.
-    """
+    """Shows: error with one extrapolation over the plain one at equal cost, every cell and seed; bars: medians."""
     found = list(cells(rows))
     height, labels, at = 0.0, [], []
     figure, ax = style.axes(height=4.7)
@@ -194,11 +189,10 @@ def gains(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("differences", "constant_rate")
 def elsewhere(rows: pd.DataFrame) -> Figure:
     """Shows: error of a Hessian-vector product by differences against the step; bias of the mean iterate against the learning
     rate, plain and extrapolated. Medians and quartiles over seeds.
-
-    Requires: cases differences and constant_rate.
     """
     figure, (left, right) = style.axes(1, 2, height=3.0)
     for order, colour in zip(levels(rows, "differences", "order"), (PLAIN, EXTRAPOLATED, THIRD_ORDER), strict=True):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.study import statistics
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import fixed, interval, key, number, percent
 
@@ -38,11 +39,9 @@ SMALL = {  # strengths where the first term of an expansion rules and rounding d
 LATE = 512  # steps from which the mean iterate's gap is fitted
 
 
+@measure("polytopes")
 def frank_wolfe_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of the gap against k.
-
-    Requires: case polytopes.
-    """
+    """Of the gap against k."""
     return {
         key(region, rule, method): statistics.mean(slopes(frank_wolfe(rows, region, rule, method)))
         for region, rule in (*POLYTOPES, *BEYOND)
@@ -51,11 +50,10 @@ def frank_wolfe_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure("polytopes")
 def face(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Step 1/k: share of the instances with weight left outside the face; slope of the gap, plain and (`after`) extrapolated,
     and ratio of errors, extrapolated over plain, with (`left`) and without it (`clean`). Both polytopes together.
-
-    Requires: case polytopes.
     """
     left, slope, after, ratios = [], [], [], []
     found = {name: values for _, name, values in cells(rows)}
@@ -74,11 +72,9 @@ def face(rows: pd.DataFrame) -> dict[str, Estimate]:
     return result
 
 
+@measure("polytopes")
 def distance(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """How far the extrapolated point is from the region at the last k, medians.
-
-    Requires: case polytopes.
-    """
+    """How far the extrapolated point is from the region at the last k, medians."""
     return {
         key(region, rule): statistics.median(
             table(rows, "polytopes", "distance", "step", region=region, rule=rule, method="extrapolated").iloc[:, -1]
@@ -87,11 +83,10 @@ def distance(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure("averaging")
 def averaging_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Of the mean iterate's gap against k, over the last steps; of its extrapolation, over all steps before rounding, where it
     is only to show that the power is none of those that are claimed.
-
-    Requires: case averaging.
     """
     found = {
         key(f"decay {decay:g}", "extrapolated"): statistics.mean(slopes(averaging(rows, decay, 0.0, "extrapolated")))
@@ -106,11 +101,9 @@ def averaging_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("averaging")
 def averaging_gap(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """At the last k, medians of the gap; `over_last`: the extrapolated gap over the last iterate's.
-
-    Requires: case averaging.
-    """
+    """At the last k, medians of the gap; `over_last`: the extrapolated gap over the last iterate's."""
     found = {}
     for decay in levels(rows, "averaging", "decay"):
         for noise in levels(rows, "averaging", "noise"):
@@ -121,11 +114,9 @@ def averaging_gap(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("smoothing")
 def strength_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of the gap of F at the exact minimum of F_s against s, for small s.
-
-    Requires: case smoothing.
-    """
+    """Of the gap of F at the exact minimum of F_s against s, for small s."""
     return {
         key(name, order): statistics.mean(slopes(at_minima(rows, name, order).loc[:, SMALL["smoothing"]]))
         for name in SMOOTHINGS
@@ -133,19 +124,16 @@ def strength_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure("smoothing")
 def smoothing_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of the gap against the number of gradients, at the best s for each number.
-
-    Requires: case smoothing.
-    """
+    """Of the gap against the number of gradients, at the best s for each number."""
     return {key(name, order): statistics.mean(slopes(smoothed(rows, name, order))) for name in SMOOTHINGS for order in ORDERS}
 
 
+@measure("smoothing")
 def smoothing_gap(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Medians of the gap at the first and the last budget; the least of the smoothed ones at the last (`best`); the share of
     best strengths at the edge of their range.
-
-    Requires: case smoothing.
     """
     methods = [(name, order) for name in SMOOTHINGS for order in ORDERS] + [("none", "proximal")]
     found = {}
@@ -164,11 +152,9 @@ def smoothing_gap(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure("penalties")
 def ridge_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of the bias against the penalty, for small ones, over all truths.
-
-    Requires: case penalties.
-    """
+    """Of the bias against the penalty, for small ones, over all truths."""
     found = {}
     for order in ORDERS[:3]:
         by_truth = [
@@ -191,11 +177,10 @@ def _shares(found: list, settings: Container[str]) -> dict[str, Estimate]:
     return {kind: statistics.clustered_share(hits, errors.seed) for kind, hits in kinds.items()}
 
 
+@measure("averaging", "polytopes", "smoothing", "penalties")
 def gains(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of the cells whose error extrapolation changes by a tenth or more (gain, loss) or by a factor of two or more
     (strong, bad), clustered by seed: over the document's settings, and for each setting alone.
-
-    Requires: cases averaging, polytopes, smoothing and penalties.
     """
     found = list(cells(rows))
     shares = _shares(found, DOCUMENT)
@@ -204,27 +189,21 @@ def gains(rows: pd.DataFrame) -> dict[str, Estimate]:
     return shares
 
 
+@measure("averaging", "polytopes", "smoothing", "penalties")
 def ratio(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Median error with extrapolation over the plain one, for each cell.
-
-    Requires: cases averaging, polytopes, smoothing and penalties.
-    """
+    """Median error with extrapolation over the plain one, for each cell."""
     return {key(setting, name): statistics.median(errors) for setting, name, errors in cells(rows)}
 
 
+@measure("averaging", "polytopes", "smoothing", "penalties")
 def cell_count(rows: pd.DataFrame) -> Estimate:
-    """How many cells the document's settings have.
-
-    Requires: cases averaging, polytopes, smoothing and penalties.
-    """
+    """How many cells the document's settings have."""
     return Estimate(sum(setting in DOCUMENT for setting, _, _ in cells(rows)))
 
 
+@measure("averaging", "polytopes", "smoothing", "penalties")
 def gain_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every setting: shares of gains and losses, median ratios of its cells.
-
-    Requires: cases averaging, polytopes, smoothing and penalties.
-    """
+    """Every setting: shares of gains and losses, median ratios of its cells."""
     found = list(cells(rows))
     lines = []
     for setting, label in SETTINGS.items():
@@ -244,11 +223,9 @@ def gain_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("averaging", "polytopes", "smoothing", "penalties")
 def slope_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Fitted slopes, plain and with one extrapolation.
-
-    Requires: cases averaging, polytopes, smoothing and penalties.
-    """
+    """Fitted slopes, plain and with one extrapolation."""
     wolfe, strength, budget, bias = frank_wolfe_slope(rows), strength_slope(rows), smoothing_slope(rows), ridge_slope(rows)
     mean = averaging_slope(rows)
 
@@ -288,11 +265,9 @@ def slope_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("differences")
 def product_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of the error of H v in float64 against the step, where it is below a tenth of the product and above rounding.
-
-    Requires: case differences.
-    """
+    """Of the error of H v in float64 against the step, where it is below a tenth of the product and above rounding."""
     found = {}
     for order in levels(rows, "differences", "order"):
         errors = table(rows, "differences", "error", "strength", dtype="float64", order=order)
@@ -302,11 +277,9 @@ def product_slope(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("differences")
 def product_error(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Least median error of H v over the steps, and the step that gives it (`at`).
-
-    Requires: case differences.
-    """
+    """Least median error of H v over the steps, and the step that gives it (`at`)."""
     found = {}
     for dtype in levels(rows, "differences", "dtype"):
         for order in levels(rows, "differences", "order"):
@@ -317,12 +290,11 @@ def product_error(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("constant_rate")
 def constant_rate(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Slope of the mean iterate's bias against the rate, plain; the share of the bias that an extrapolation leaves at the least
     rate; the share of seeds and rates where it is `better`. `memory`: AdaHessian's extrapolated bias at the least rate with
     beta_2 0.99 minus that with the default.
-
-    Requires: case constant_rate.
     """
     found = {}
     least = {}

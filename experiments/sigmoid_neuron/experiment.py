@@ -17,6 +17,7 @@ import torch
 
 from secondlook.curvature import Exact
 from secondlook.optim import AdaHessian
+from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Fraction, Number, Positive, PositiveInt
 
 from .curves import arrived, detour, stabilised, touched
@@ -140,6 +141,7 @@ def torch_path(neuron: Neuron, make, start, epochs: int) -> np.ndarray:
     return np.array(path)[:, None]
 
 
+@case(Article)
 def article(p: Article, seed: int):
     """Paths and losses of both optimisers: at the rates that give the article's epochs, at an equal one, at each one's best."""
     neuron, starts = p.neuron, np.tile(p.start, (len(p.rates), 1))
@@ -168,6 +170,7 @@ def article(p: Article, seed: int):
                     yield {**cell, "step": t, "metric": metric, "value": number}
 
 
+@case(Surface)
 def surface(p: Surface, seed: int) -> pd.DataFrame:
     """The ancestor's loss over a grid of (w, b), and its minimum."""
     w, b = np.meshgrid(np.linspace(*p.w_range, p.points), np.linspace(*p.b_range, p.points))
@@ -179,6 +182,7 @@ def surface(p: Surface, seed: int) -> pd.DataFrame:
     )
 
 
+@case(Windows)
 def windows(p: Windows, seed: int) -> pd.DataFrame:
     """Epoch of stabilisation on the ancestor's set-up against the learning rate."""
     neuron, rates = p.neuron, p.lr_step * np.arange(1, p.lr_count + 1)
@@ -191,6 +195,7 @@ def windows(p: Windows, seed: int) -> pd.DataFrame:
     )
 
 
+@case(Parity)
 def parity(p: Parity, seed: int):
     """Largest difference of any parameter at any step: against torch, against the library, and between block sizes."""
     neuron = p.neuron
@@ -207,6 +212,7 @@ def parity(p: Parity, seed: int):
         yield {"method": what, "step": p.epochs, "metric": "difference", "value": np.abs(difference).max()}
 
 
+@case(NextToMinimum)
 def newton(p: NextToMinimum, seed: int):
     """Distance to the minimum under theta <- theta - H^-1 g, and with the diagonal D in place of H.
 
@@ -257,10 +263,12 @@ def _over_settings(p: Grid, methods) -> pd.DataFrame:
     return pd.concat(tables)
 
 
+@case(Grid)
 def grid(p: Grid, seed: int) -> pd.DataFrame:
     return _over_settings(p, lambda *cells: {"Adam": p.adam(*cells), "AdaHessian": p.adahessian(*cells)})
 
 
+@case(Grid)
 def probes(p: Grid, seed: int) -> pd.DataFrame:
     d = hutchinson(np.random.default_rng(seed))
     return _over_settings(p, lambda *cells: {"AdaHessian": p.adahessian(*cells, d)})

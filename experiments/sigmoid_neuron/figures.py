@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import key
 
@@ -87,8 +88,9 @@ def _relief(rows: pd.DataFrame, methods, condition: str) -> Figure:
     return figure
 
 
+@figure("article")
 def adahessian_loss(rows: pd.DataFrame) -> Figure:
-    """Shows: AdaHessian's loss over 200 epochs, and where it counts as stable. Requires: case article, metric loss."""
+    """Shows: AdaHessian's loss over 200 epochs, and where it counts as stable."""
     figure, axis = style.axes(height=2.1, width=4.2)
     loss = _run(rows, "stated epochs", "AdaHessian").loss
     axis.plot(loss, color=style.COLOUR["AdaHessian"])
@@ -99,8 +101,9 @@ def adahessian_loss(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("article", "surface")
 def contours(rows: pd.DataFrame) -> Figure:
-    """Shows: contours of the loss and AdaHessian's path from start to minimum. Requires: cases article and surface."""
+    """Shows: contours of the loss and AdaHessian's path from start to minimum."""
     figure, axis = style.axes(height=2.9, width=3.6)
     _plan(axis, rows)
     _path(axis, _run(rows, "stated epochs", "AdaHessian"), "AdaHessian")
@@ -108,13 +111,15 @@ def contours(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("article", "surface")
 def surface(rows: pd.DataFrame) -> Figure:
-    """Shows: the loss as a surface with AdaHessian's path on it and contours below. Requires: cases article and surface."""
+    """Shows: the loss as a surface with AdaHessian's path on it and contours below."""
     return _relief(rows, ("AdaHessian",), "stated epochs")
 
 
+@figure("article", "surface")
 def surface_both(rows: pd.DataFrame) -> Figure:
-    """Shows: the same with both paths, at each one's best rate. Requires: cases article and surface."""
+    """Shows: the same with both paths, at each one's best rate."""
     return _relief(rows, METHODS, "own best rate")
 
 
@@ -125,8 +130,9 @@ CONDITIONS = {
 }
 
 
+@figure("article")
 def losses(rows: pd.DataFrame) -> Figure:
-    """Shows: both losses over 200 epochs under three choices of learning rates. Requires: case article, metric loss."""
+    """Shows: both losses over 200 epochs under three choices of learning rates."""
     figure, panels = style.axes(1, 3, height=2.2, sharey=True)
     for axis, (condition, title) in zip(panels, CONDITIONS.items(), strict=True):
         for method, label in _labels(rows, condition).items():
@@ -142,11 +148,9 @@ def losses(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("article", "surface")
 def paths(rows: pd.DataFrame) -> Figure:
-    """Shows: both paths over the contours of the loss under three choices of learning rates.
-
-    Requires: cases article and surface.
-    """
+    """Shows: both paths over the contours of the loss under three choices of learning rates."""
     figure, panels = style.axes(1, 3, height=2.4, sharey=True)
     for axis, (condition, title) in zip(panels, CONDITIONS.items(), strict=True):
         _plan(axis, rows)
@@ -158,8 +162,9 @@ def paths(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("article", "surface", kind="animation")
 def descent(rows: pd.DataFrame) -> style.Animation:
-    """Shows: both paths and losses at an equal learning rate, epoch by epoch. Requires: cases article and surface."""
+    """Shows: both paths and losses at an equal learning rate, epoch by epoch."""
     figure, (plan, curve) = style.axes(1, 2, height=2.5, width=5.6)
     _plan(plan, rows)
     plan.set(ylabel="bias $b$")
@@ -192,9 +197,10 @@ def descent(rows: pd.DataFrame) -> style.Animation:
     return style.Animation(figure, draw, FRAMES, pause=120)
 
 
+@figure("windows", "grid", "probes")
 def stabilisation(rows: pd.DataFrame) -> Figure:
     """Shows: the epoch of stabilisation against the learning rate on the ancestor's set-up, and its distribution over the grid,
-    with the article's epochs. Requires: cases windows, grid and probes, metric stabilised."""
+    with the article's epochs."""
     figure, (one, all_) = style.axes(1, 2, height=2.5)
     for method, stated in STATED.items():
         colour, curve = style.COLOUR[method], cells.window(rows, method).stabilised
@@ -253,16 +259,15 @@ def _shares(curve: pd.DataFrame, found: dict[str, Estimate], label: str) -> Figu
     return figure
 
 
+@figure("grid", "probes")
 def faster(rows: pd.DataFrame) -> Figure:
-    """Shows: share of cells in which AdaHessian arrives first. Requires: cases grid and probes, metric arrived."""
+    """Shows: share of cells in which AdaHessian arrives first."""
     return _shares(cells.by_rate(cells.speed(cells.at_equal_rate(rows))), measures.faster(rows), "AdaHessian arrives first")
 
 
+@figure("grid", "probes")
 def directness(rows: pd.DataFrame) -> Figure:
-    """Shows: share of cells in which AdaHessian's path is more direct.
-
-    Requires: cases grid and probes, metrics arrived and detour.
-    """
+    """Shows: share of cells in which AdaHessian's path is more direct."""
     return _shares(
         cells.by_rate(cells.directness(cells.at_equal_rate(rows))),
         measures.more_direct(rows),

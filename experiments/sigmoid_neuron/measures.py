@@ -6,6 +6,7 @@ What a run, a cell and a group are is said in cells.py.
 import numpy as np
 import pandas as pd
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, clustered_share
 from secondlook.study.text import key, number
 
@@ -30,6 +31,7 @@ def _shares(equal: pd.DataFrame, best: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def windows(rows: pd.DataFrame) -> dict[str, Estimate]:
     """On the ancestor's set-up: the learning rates that give the article's epochs, how far doubling the middle one moves the
     epoch, and what Adam does at AdaHessian's."""
@@ -52,6 +54,7 @@ def windows(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def stabilisation(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Over the grid: share of pairs of learning rates that give both stated epochs, with equal final losses and without that
     demand; how often AdaHessian stabilises sooner at equal rates; and how many of Adam's runs that stabilise near its stated
@@ -73,6 +76,7 @@ def stabilisation(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of cells in which AdaHessian arrives in fewer epochs than Adam, among those in which at least one arrives: at equal
     rates and at each one's own best; then for other targets, for the first touch in place of arrival, counting gradients in
@@ -96,6 +100,7 @@ def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def more_direct(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of cells in which AdaHessian's path has the smaller detour, among those in which both arrive; and the median detour
     of runs that barely move: a straight line, which says nothing."""
@@ -105,6 +110,7 @@ def more_direct(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {"still": Estimate(still.detour.median(), n=len(still))}
 
 
+@measure()
 def range_of_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of best learning rates that lie on the edge of their range, share of runs that end above the loss they began with,
     and number of runs with a loss that is not finite."""
@@ -123,12 +129,14 @@ def range_of_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def equalities(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Largest differences of case parity."""
     found = rows[rows.case == "parity"].set_index("method").value
     return {key(name): Estimate(difference) for name, difference in found.items()}
 
 
+@measure()
 def newton(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Next to the minimum: the factor by which a step of diagonal Newton shrinks the distance (over the later half of its
     steps, and as H predicts it), and the steps to a distance of 1e-6 with the diagonal and with all of H."""
@@ -145,18 +153,21 @@ def newton(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure()
 def rises(rows: pd.DataFrame) -> Estimate:
     """Epochs in which AdaHessian's loss rises, with the exact diagonal at the rate that gives epoch 150."""
     chosen = rows[(rows.case == "article") & (rows.condition == "stated epochs") & (rows.method == "AdaHessian")]
     return Estimate((np.diff(chosen[chosen.metric == "loss"].sort_values("step").value) > 0).sum())
 
 
+@measure()
 def article_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Learning rates of case article."""
     runs = rows[rows.case == "article"].groupby(["condition", "method"])
     return {key(*name): Estimate(run.lr.iloc[0]) for name, run in runs}
 
 
+@measure()
 def article_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Epochs from which the losses of case article stay at the target or below."""
     found = {}
@@ -167,6 +178,7 @@ def article_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure()
 def by_problem(rows: pd.DataFrame) -> pd.DataFrame:
     """For each data set and loss: shares of cells in which AdaHessian is faster, and median epochs at each own best rate."""
     equal, best = cells.speed(cells.at_equal_rate(rows)), cells.speed(cells.at_best_rate(rows))
@@ -188,6 +200,7 @@ def by_problem(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure()
 def corrections(rows: pd.DataFrame) -> pd.DataFrame:
     """What the article says, what holds, and what was measured."""
     same, near = equalities(rows), newton(rows)

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secondlook.optim import AdaHessian
 from secondlook.problems.resnet import resnet as residual_network
+from secondlook.study.declare import case
 from secondlook.study.parameters import Positive, PositiveInt, Text
 
 from .methods import makers, period
@@ -109,14 +110,17 @@ def _network(params, seed: int):
     return _timed(_steps(params), params.steps, seed)
 
 
+@case(Perceptron)
 def mlp(params: Perceptron, seed: int):
     return _network(params, seed)
 
 
+@case(CharacterModel)
 def transformer(params: CharacterModel, seed: int):
     return _network(params, seed)
 
 
+@case(Residual)
 def resnet(params: Residual, seed: int):
     return _network(params, seed)
 
@@ -133,14 +137,17 @@ def _operations(params):
         yield {"method": name, "step": period(name), "metric": "operations", "value": counter.get_total_flops() / period(name)}
 
 
+@case(Perceptron)
 def mlp_operations(params: Perceptron, seed: int):
     return _operations(params)
 
 
+@case(CharacterModel)
 def transformer_operations(params: CharacterModel, seed: int):
     return _operations(params)
 
 
+@case(Residual)
 def resnet_operations(params: Residual, seed: int):
     return _operations(params)
 
@@ -172,6 +179,7 @@ def _updates(params: Update) -> dict:
     return {"fused Adam": adam.step, "AdaHessian": step}
 
 
+@case(Update)
 def update(params: Update, seed: int):
     steps = _updates(params)
     for step in steps.values():
@@ -192,10 +200,12 @@ def _memory(params):
         yield {"method": name, "step": WARM_UP, "metric": "peak_mib", "value": value}
 
 
+@case(CharacterModel)
 def transformer_memory(params: CharacterModel, seed: int):
     return _memory(params)
 
 
+@case(Residual)
 def resnet_memory(params: Residual, seed: int):
     return _memory(params)
 

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from .rounds import NETWORKS, TABLE_8, operations, period, ratios
 
@@ -22,11 +23,9 @@ KINDS = {  # of saving or spending, and their colours: all are AdaHessian
 }
 
 
+@figure("mlp", "transformer", "resnet")
 def costs(rows: pd.DataFrame) -> Figure:
-    """Shows: the time of a step over that of eager SGD in the same round, every round as a dot, the median as a bar.
-
-    Requires: cases mlp, transformer and resnet, metric milliseconds.
-    """
+    """Shows: the time of a step over that of eager SGD in the same round, every round as a dot, the median as a bar."""
     figure, panels = style.axes(1, 3, height=3.0, sharey=True, sharex=True)
     found = {name: ratios(rows, case, "SGD") for case, name in NETWORKS.items()}
     medians = pd.DataFrame({name: table.median() for name, table in found.items()}).mean(axis=1)
@@ -45,15 +44,12 @@ def costs(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("mlp", "transformer", "resnet", "mlp_operations", "transformer_operations", "resnet_operations")
 def savings(rows: pd.DataFrame) -> Figure:
-    """Shows: median time of a step over SGD's, against the steps between two Hessians and against the count of operations.
-
-    Requires: cases mlp, transformer, resnet, mlp_operations, transformer_operations and resnet_operations; metrics milliseconds
-    and operations.
-    """
+    """Shows: median time of a step over SGD's, against the steps between two Hessians and against the count of operations."""
     figure, (left, right) = style.axes(1, 2, height=2.8)
     for case, name in NETWORKS.items():
-        times, counts = ratios(rows, case, "SGD").median(), operations(rows, case)
+        times, counts = ratios(rows, case, "SGD").median(), operations(rows, f"{case}_operations")
         known = {k: times[method] for method in times.index if (k := period(method))}
         left.plot(sorted(known), [known[k] for k in sorted(known)], MARKERS[case], color=style.COLOUR["AdaHessian"], label=name)
         for method in times.index.intersection(counts.index):

@@ -2,55 +2,27 @@
 
 import pandas as pd
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median
 from secondlook.study.text import fixed, interval, key
 
 from .rounds import NETWORKS, TABLE_8, operations, peaks, period, ratios
 
 
-def _medians(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+@measure(cases=("mlp", "transformer", "resnet"))
+def over_sgd(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """A step over an SGD step: medians over rounds."""
     found = ratios(rows, case, "SGD")
     return {key(method): median(found[method]) for method in found}
 
 
-def _counts(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+@measure(cases=("mlp_operations", "transformer_operations", "resnet_operations"))
+def counts(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """Operations of a step over those of an SGD step."""
     return {key(method): Estimate(ratio) for method, ratio in operations(rows, case).items()}
 
 
-def _peaks(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
-    return {key(method): Estimate(peak) for method, peak in peaks(rows, case).items()}
-
-
-def mlp(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """A step over an SGD step, on the perceptron: median over rounds."""
-    return _medians(rows, "mlp")
-
-
-def transformer(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same on the transformer."""
-    return _medians(rows, "transformer")
-
-
-def resnet(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same on the residual network."""
-    return _medians(rows, "resnet")
-
-
-def mlp_operations(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Operations of a step over those of an SGD step, on the perceptron."""
-    return _counts(rows, "mlp")
-
-
-def transformer_operations(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same on the transformer."""
-    return _counts(rows, "transformer")
-
-
-def resnet_operations(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same on the residual network."""
-    return _counts(rows, "resnet")
-
-
+@measure()
 def compiled(rows: pd.DataFrame) -> dict[str, Estimate]:
     """A compiled step of AdaHessian over a compiled one of SGD; nothing where none was compiled."""
     found = {case: ratios(rows, case, "SGD") for case in NETWORKS}
@@ -58,28 +30,26 @@ def compiled(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {case: median(table["AdaHessian compiled"] / table["SGD compiled"]) for case, table in pairs.items()}
 
 
+@measure()
 def update(rows: pd.DataFrame) -> Estimate:
     """AdaHessian's update alone over fused Adam's."""
     return median(ratios(rows, "update", "fused Adam")["AdaHessian"])
 
 
-def transformer_memory(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Peak memory of a step on the transformer, MiB."""
-    return _peaks(rows, "transformer")
+@measure(cases=("transformer_memory", "resnet_memory"))
+def held(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """Peak memory of a step, MiB."""
+    return {key(method): Estimate(peak) for method, peak in peaks(rows, case).items()}
 
 
-def resnet_memory(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Peak memory of a step on the residual network, MiB."""
-    return _peaks(rows, "resnet")
-
-
+@measure()
 def costs(rows: pd.DataFrame) -> pd.DataFrame:
     """All of it, one method a line."""
     found = {name: ratios(rows, case, "SGD") for case, name in NETWORKS.items()}
     methods = dict.fromkeys(method for table in found.values() for method in table)
     medians = pd.DataFrame({name: table.median() for name, table in found.items()})
-    counts = operations(rows, "transformer")
-    held = {case: peaks(rows, case) for case in ("transformer", "resnet")}
+    counts = operations(rows, "transformer_operations")
+    held = {case: peaks(rows, f"{case}_memory") for case in ("transformer", "resnet")}
     lines = []
     for method in sorted(methods, key=lambda m: medians.loc[m].mean()):
         times = {name: interval(median(table[method]), fixed) if method in table else "–" for name, table in found.items()}
@@ -89,6 +59,7 @@ def costs(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure()
 def frequencies(rows: pd.DataFrame) -> pd.DataFrame:
     """Time over SGD's by steps between two Hessians, beside the paper's."""
     lines = {}

@@ -14,13 +14,13 @@ def ratios(rows: pd.DataFrame, case: str, base: str) -> pd.DataFrame:
 
 def operations(rows: pd.DataFrame, case: str) -> pd.Series:
     """Methods to the operations of a step over those of SGD's."""
-    counts = rows[(rows.case == f"{case}_operations") & (rows.metric == "operations")].set_index("method").value
+    counts = rows[(rows.case == case) & (rows.metric == "operations")].set_index("method").value
     return counts / counts["SGD"]
 
 
 def peaks(rows: pd.DataFrame, case: str) -> pd.Series:
     """Methods to the peak memory of a step, MiB."""
-    return rows[rows.case == f"{case}_memory"].set_index("method").value
+    return rows[rows.case == case].set_index("method").value
 
 
 def period(method: str) -> int | None:

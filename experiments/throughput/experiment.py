@@ -32,6 +32,7 @@ from experiments.cifar10.selections import family
 from experiments.step_cost.networks import DERIVED, with_layers_of_torch
 from secondlook.problems.images import CLASSES, SHAPE
 from secondlook.study.cells import kept
+from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Positive, PositiveInt, Text, one_of
 from secondlook.study.place import Place
 from secondlook.training import FLOAT32, Precision, Run, generator, train
@@ -80,6 +81,7 @@ class Equality(Network):
     types: tuple[one_of(*TYPES), ...]
 
 
+@case(Equality, place=True)
 def equality(params: Equality, seed: int, place: Place):
     for method, type_ in product(params.methods, params.types):
         cell = {"seed": seed, "method": method, "type": type_}
@@ -193,10 +195,12 @@ def _steps(params: Steps, seed: int, place: Place):
     yield from kept(place, {"seed": seed}, lambda folder: _round(params, seed, place.device))
 
 
+@case(Steps, place=True)
 def resnet20(params: Steps, seed: int, place: Place):
     return _steps(params, seed, place)
 
 
+@case(Steps, place=True)
 def resnet32(params: Steps, seed: int, place: Place):
     return _steps(params, seed, place)
 
@@ -207,6 +211,7 @@ class Floor(Steps):
     copied: PositiveInt
 
 
+@case(Floor, place=True)
 def floor(params: Floor, seed: int, place: Place):
     yield from kept(place, {"seed": seed}, lambda folder: _floor(params, seed, place.device))
 
@@ -291,6 +296,7 @@ class Epochs(Network):
     usual: tuple[one_of(*USUAL), ...]
 
 
+@case(Epochs, place=True)
 def epochs(params: Epochs, seed: int, place: Place):
     yield from kept(place, {"seed": seed}, lambda folder: _epoch_of_each(params, seed, place.device))
 
@@ -354,6 +360,7 @@ class Concurrent(Network):
     processes: tuple[PositiveInt, ...]
 
 
+@case(Concurrent, place=True)
 def concurrent(params: Concurrent, seed: int, place: Place):
     for count in params.processes:
         cell = {"seed": seed, "processes": count}

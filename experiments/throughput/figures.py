@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 
 from .selections import CAPTURED, EAGER, NETWORKS, ON_DEVICE, PRECISIONS, epochs, floors, times, together
 
@@ -30,11 +31,9 @@ def _log(panel) -> None:
     panel.minorticks_off()
 
 
+@figure("resnet20", "resnet32")
 def steps(rows: pd.DataFrame) -> Figure:
-    """Shows: milliseconds of a step by optimiser and precision, eager and captured; every round is a dot.
-
-    Requires: cases resnet20 and resnet32, metric milliseconds.
-    """
+    """Shows: milliseconds of a step by optimiser and precision, eager and captured; every round is a dot."""
     figure, panels = style.axes(1, 2, height=3.4, sharey=True)
     order = list(dict.fromkeys(times(rows, "resnet20").columns.get_level_values("method")))
     for panel, (case, name) in zip(panels, NETWORKS.items(), strict=True):
@@ -54,11 +53,9 @@ def steps(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("floor")
 def floor(rows: pd.DataFrame) -> Figure:
-    """Shows: the captured step, and what its operations and its bytes take at the rates that the device reached.
-
-    Requires: case floor.
-    """
+    """Shows: the captured step, and what its operations and its bytes take at the rates that the device reached."""
     figure, panel = style.axes(height=2.6)
     table = floors(rows)
     cells = [
@@ -78,11 +75,9 @@ def floor(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("epochs")
 def throughput(rows: pd.DataFrame) -> Figure:
-    """Shows: images a second over whole epochs, preparation included, here and in the usual loop; every round is a dot.
-
-    Requires: case epochs.
-    """
+    """Shows: images a second over whole epochs, preparation included, here and in the usual loop; every round is a dot."""
     figure, panel = style.axes(height=2.4)
     table = epochs(rows)
     order = list(table.median().sort_values(ascending=False).index)
@@ -96,11 +91,9 @@ def throughput(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("concurrent")
 def concurrent(rows: pd.DataFrame) -> Figure:
-    """Shows: images a second of all processes that train at once, by their number; every epoch is a dot.
-
-    Requires: case concurrent.
-    """
+    """Shows: images a second of all processes that train at once, by their number; every epoch is a dot."""
     figure, panel = style.axes(height=2.4, width=style.TEXT_WIDTH * 0.6)
     for method, colour in COLOUR.items():
         table = together(rows, method)

@@ -4,6 +4,7 @@ from itertools import product
 
 import pandas as pd
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median
 from secondlook.study.text import fixed, interval, key, number, percent
 
@@ -28,47 +29,43 @@ def _medians(table: pd.DataFrame) -> dict[str, Estimate]:
     return {key(*cell): median(table[cell]) for cell in table}
 
 
+@measure("equality")
 def equality(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Largest over the methods, against the first eager walk: relative difference of a loss, and distance between the ends over
-    the way from the start. Requires: case equality."""
+    the way from the start."""
     chosen = rows[rows.case == "equality"]
     found = chosen.groupby(["walk", "type", "metric"]).value
     return {key(*names): Estimate(values.max(skipna=False)) for names, values in found}
 
 
-def resnet20(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """A step of ResNet-20 over one of SGD in the same mode and precision. Requires: case resnet20."""
-    return _medians(over_sgd(rows, "resnet20"))
+@measure(cases=("resnet20", "resnet32"))
+def steps(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """A step over one of SGD in the same mode and precision."""
+    return _medians(over_sgd(rows, case))
 
 
-def resnet32(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same of ResNet-32. Requires: case resnet32."""
-    return _medians(over_sgd(rows, "resnet32"))
+@measure(cases={"resnet20_gains": "resnet20", "resnet32_gains": "resnet32"})
+def eager_over_captured(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """An eager step over the captured one."""
+    return _medians(gains(rows, case))
 
 
-def resnet20_gains(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """An eager step of ResNet-20 over the captured one. Requires: case resnet20."""
-    return _medians(gains(rows, "resnet20"))
-
-
-def resnet32_gains(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The same of ResNet-32. Requires: case resnet32."""
-    return _medians(gains(rows, "resnet32"))
-
-
+@measure("floor")
 def floor(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The share of the floor in a captured step. Requires: case floor."""
+    """The share of the floor in a captured step."""
     return _medians(floors(rows).share.unstack(["method", "precision"]))
 
 
+@measure("floor")
 def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """What the device reached: operations a second in a product of matrices, bytes a second in a copy. Requires: case floor."""
+    """What the device reached: operations a second in a product of matrices, bytes a second in a copy."""
     return {key(name): Estimate(rate) for name, rate in ceilings(rows).items()}
 
 
+@measure("epochs")
 def epochs(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Images a second over whole epochs; and, by precision, AdaHessian here over the fastest package in the usual loop in the
-    same round, or over what went through that loop where no package is installed. Requires: case epochs."""
+    same round, or over what went through that loop where no package is installed."""
     found = images_a_second(rows)
     usual = found.xs(USUAL_LOOP, axis=1, level="loop").droplevel("precision", axis=1)
     own = found.xs((ON_DEVICE, "AdaHessian"), axis=1, level=["loop", "method"])
@@ -77,10 +74,9 @@ def epochs(rows: pd.DataFrame) -> dict[str, Estimate]:
     return _medians(found) | {f"over_packages_{key(name)}": median(ratios[name]) for name in ratios}
 
 
+@measure("concurrent")
 def concurrent(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Images a second of all processes by their number; the number that is fastest, and its gain over the fewest.
-
-    Requires: case concurrent."""
+    """Images a second of all processes by their number; the number that is fastest, and its gain over the fewest."""
     found = {}
     for method in dict.fromkeys(rows[rows.case == "concurrent"].method):
         table, name = together(rows, method), key(method)
@@ -90,10 +86,9 @@ def concurrent(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("equality")
 def equality_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every method's differences to the first eager walk: the captured one's, and in brackets the second eager one's.
-
-    Requires: case equality."""
+    """Every method's differences to the first eager walk: the captured one's, and in brackets the second eager one's."""
     chosen = rows[rows.case == "equality"]
     values = chosen.set_index(["method", "type", "metric", "walk"]).value.sort_index()
     lines = []
@@ -106,7 +101,8 @@ def equality_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _steps(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+@measure(cases={"resnet20_table": "resnet20", "resnet32_table": "resnet32"})
+def steps_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """Milliseconds, those over SGD's, and memory, one method and mode a line."""
     spent, ratios, held = times(rows, case), over_sgd(rows, case), times(rows, case, "peak_mib")
     lines = []
@@ -120,18 +116,9 @@ def _steps(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def resnet20_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Steps of ResNet-20. Requires: case resnet20."""
-    return _steps(rows, "resnet20")
-
-
-def resnet32_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Steps of ResNet-32. Requires: case resnet32."""
-    return _steps(rows, "resnet32")
-
-
+@measure("floor")
 def floor_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Milliseconds that operations and bytes take at the measured rates, the step, and the share. Requires: case floor."""
+    """Milliseconds that operations and bytes take at the measured rates, the step, and the share."""
     table = floors(rows).groupby(["method", "precision"]).median()
     lines = [
         {
@@ -147,8 +134,9 @@ def floor_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("epochs")
 def epochs_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Images a second, fastest first. Requires: case epochs."""
+    """Images a second, fastest first."""
     found = images_a_second(rows)
     lines = [
         {

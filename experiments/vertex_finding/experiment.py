@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from secondlook.optim import Newton
 from secondlook.study.cells import kept
+from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, Positive, PositiveInt, one_of
 from secondlook.study.place import Place
 from secondlook.training import Run, generator, train
@@ -86,6 +87,7 @@ class Rates(Shared):
     rates: dict[str, tuple[Positive, ...]]
 
 
+@case(Rates, place=True)
 def rates(p: Rates, seed: int, place: Place):
     """The loss on the validation examples after the last epoch, of Adam and of the three rules from every rate."""
     for model in p.models:
@@ -118,6 +120,7 @@ class Rules(Starts):
     rules: dict[str, tuple[one_of(*RULES), ...]]  # from each start
 
 
+@case(Rules, place=True)
 def rules(p: Rules, seed: int, place: Place):
     """Every rule on every network from both starts: see `_compared` for the rows."""
     for model in p.models:
@@ -159,6 +162,7 @@ class Paths(Starts):
     sketch: PositiveInt
 
 
+@case(Paths, place=True)
 def paths(p: Paths, seed: int, place: Place):
     """What the instruments say of the runs SHOWN, their paths on common principal axes; and of the toy an event."""
     yield from _event(p, seed)
@@ -239,6 +243,7 @@ class Steady(Shared):
     optimisers: dict[str, Positive]
 
 
+@case(Steady, place=True)
 def steady(p: Steady, seed: int, place: Place):
     """The path of each optimiser until the loss on all training examples is `reduction` times the first: see `_steadiness`."""
     problem = PROBLEMS["MLP"](p, seed)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from secondlook.reporting import style
+from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
 
 from .selections import MODELS, RULES, STARTS, TUNED, by_epoch, networks, of_methods, test_losses, trials, watched
@@ -32,11 +33,10 @@ EPS = 1e-5  # of the loss, added to target and predictions: what it sees
 FROM = {"small": "from the small rate", "tuned": "from the tuned rate"}
 
 
+@figure("paths")
 def event(rows: pd.DataFrame) -> Figure:
     """Shows: the first event of the test set. Above: its tracks, z with its error, background hollow; below: density, target
     and the two networks' predictions, the last two with the loss's eps added, vertices dotted.
-
-    Requires: case paths, metrics density, target, prediction, vertex, track z, track sigma and track vertex.
     """
     figure, (tracks, histograms) = style.axes(2, 1, height=3.6, sharex=True, height_ratios=[1, 1.6])
 
@@ -66,11 +66,9 @@ def event(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("rates")
 def sweep(rows: pd.DataFrame) -> Figure:
-    """Shows: the validation loss after the last epoch by the rate at the start, geometric means and seeds.
-
-    Requires: case rates, metric validation loss.
-    """
+    """Shows: the validation loss after the last epoch by the rate at the start, geometric means and seeds."""
     table = trials(rows)
     models = [model for model in MODELS if model in table.index]
     figure, panels = style.axes(1, len(models), height=2.4, squeeze=False)
@@ -102,11 +100,10 @@ def _legend(figure: Figure, panel: Axes) -> None:
     figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=4)
 
 
+@figure("rules")
 def ratios(rows: pd.DataFrame) -> Figure:
     """Shows: on every network the test loss after the last epoch over that of Adam at its best constant rate; dots are seeds,
     bars geometric means with their intervals.
-
-    Requires: case rules, metric test_loss.
     """
     models, losses = networks(rows), np.log(test_losses(rows).iloc[:, -1])
     figure, panels = style.axes(1, len(models), height=4.6, sharey=True, squeeze=False)
@@ -137,20 +134,16 @@ def ratios(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("rules")
 def traces(rows: pd.DataFrame) -> Figure:
-    """Shows: learning rates by epoch, geometric means over seeds, from both starts.
-
-    Requires: case rules, metric lr.
-    """
+    """Shows: learning rates by epoch, geometric means over seeds, from both starts."""
     acting = ("Adam", "adaptive", "careful", "careful, back", "adaptive + careful")
     return _grid(rows, by_epoch(rows, "lr"), "learning rate", acting)
 
 
+@figure("rules")
 def curves(rows: pd.DataFrame) -> Figure:
-    """Shows: test losses by epoch, geometric means over seeds, from both starts; bands are the ranges of the seeds.
-
-    Requires: case rules, metric test_loss.
-    """
+    """Shows: test losses by epoch, geometric means over seeds, from both starts; bands are the ranges of the seeds."""
     return _grid(rows, test_losses(rows), "test loss", MAIN, bands=True)
 
 
@@ -177,11 +170,10 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame, label: str, rules: tuple[str,
     return figure
 
 
+@figure("rules")
 def choices(rows: pd.DataFrame) -> Figure:
     """Shows: left, how often EVE takes each multiple of the epoch's step, by network and start; right, the share of epochs in
     which it stays, by epoch, all networks and seeds.
-
-    Requires: case rules, metric chosen.
     """
     figure, (often, when) = style.axes(1, 2, height=2.8, width_ratios=[1.5, 1])
     chosen = by_epoch(rows, "chosen").xs("EVE", level="rule").dropna(axis=1, how="all")
@@ -210,11 +202,9 @@ def choices(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("paths")
 def angles(rows: pd.DataFrame) -> Figure:
-    """Shows: for one seed the cosines between the steps of any two epochs, by network and rule.
-
-    Requires: case paths, metric cosine.
-    """
+    """Shows: for one seed the cosines between the steps of any two epochs, by network and rule."""
     found = watched(rows, "cosine")
     models = [model for model in MODELS if model in set(found.model)]
     runs = list(dict.fromkeys(zip(found.rule, found.start, strict=True)))
@@ -237,11 +227,10 @@ def angles(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("paths")
 def paths(rows: pd.DataFrame) -> Figure:
     """Shows: for one seed and every network, above the size of each epoch's step, below the paths of the same runs on the two
     first principal axes of all of them; circle: the common start.
-
-    Requires: case paths, metrics step size, coordinate and share of axis.
     """
     sizes, places, shares = (watched(rows, metric) for metric in ("step size", "coordinate", "share of axis"))
     models = [model for model in MODELS if model in set(sizes.model)]
@@ -263,12 +252,12 @@ def paths(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@figure("steady")
 def steadiness(rows: pd.DataFrame) -> Figure:
     """Do second-order steps point more steadily?
 
     Shows: for five optimisers at rates at which they arrive after about equally many steps, a dot for each seed and a bar at
     the mean: the mean cosine of neighbouring steps, that of neighbouring pieces of the path, and the detour.
-    Requires: case steady, metrics cosine of steps, cosine of pieces, detour and arrival.
     """
     figure, panels = style.axes(1, 4, height=2.3, sharey=True)
     titles = {

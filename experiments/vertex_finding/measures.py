@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from secondlook.study.declare import measure
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
@@ -77,16 +78,18 @@ class Losses:
         return ours.iloc[:, -1], adams.iloc[:, -1]
 
 
+@measure("rules")
 def ratios(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of every network, rule and question: test loss over that of Adam alone; allcnn_adaptive_same. Requires: case rules."""
+    """Of every network, rule and question: test loss over that of Adam alone; allcnn_adaptive_same."""
     losses = Losses(rows)
     return {
         f"{key(model, rule)}_{name}": _factor(paired(*losses.compared(model, rule, name))) for model, rule, name in asked(rows)
     }
 
 
+@measure("rules")
 def learning(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Adam at its tuned rate: test loss after the last epoch, and over that before training (_share). Requires: case rules."""
+    """Adam at its tuned rate: test loss after the last epoch, and over that before training (_share)."""
     logs, found = np.log(test_losses(rows)), {}
     for model in networks(rows):
         runs = logs.loc[model, "Adam", "tuned"]
@@ -95,8 +98,9 @@ def learning(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("rules")
 def larger_rate(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Adam at its tuned rate over Adam at the small one: test loss, and the rate itself (_rate). Requires: case rules."""
+    """Adam at its tuned rate over Adam at the small one: test loss, and the rate itself (_rate)."""
     logs, lr = np.log(test_losses(rows).iloc[:, -1]), by_epoch(rows, "lr").iloc[:, -1]
     found = {}
     for model in networks(rows):
@@ -105,9 +109,10 @@ def larger_rate(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("rules")
 def training(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The training loss of the last epoch over that of Adam alone, as `ratios`, at equal epochs; a run that diverged has none,
-    and where one did the network is left out. Requires: case rules."""
+    and where one did the network is left out."""
     logs, found = np.log(last(rows, "train_loss")), {}
     for model, rule, name in asked(rows):
         question = QUESTIONS[name]
@@ -135,8 +140,9 @@ def _word(gap: pd.Series, p: float) -> str:
     return "equivalent" if equivalent(gap, MARGIN) else "undecided"
 
 
+@measure("rules")
 def counts(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many networks a rule is better, worse, equivalent, undecided: adaptive_same_better. Requires: case rules."""
+    """On how many networks a rule is better, worse, equivalent, undecided: adaptive_same_better."""
     table = _words(rows)
     found = {}
     for (rule, name), part in table.groupby(["rule", "question"]):
@@ -144,9 +150,10 @@ def counts(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("rules")
 def disagreements(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Whether a rule is better on one network and not on another (1 or 0), and whether better on one and worse on another
-    (_opposed); for each question, and of all declared questions how many. Requires: case rules."""
+    (_opposed); for each question, and of all declared questions how many."""
     differs, opposed = {}, {}
     for (rule, name), part in _words(rows).groupby(["rule", "question"]):
         words = set(part.word)
@@ -156,9 +163,10 @@ def disagreements(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {name: Estimate(value) for name, value in (differs | opposed | count).items()}
 
 
+@measure("rules")
 def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Work and seconds of a run over those of Adam alone from the same start, medians over starts and seeds: eve_work,
-    eve_seconds, and of each network allcnn_eve_seconds. Requires: case rules."""
+    eve_seconds, and of each network allcnn_eve_seconds."""
     found = {}
     for metric in ("work", "seconds"):
         spent = last(rows, metric)
@@ -170,9 +178,10 @@ def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("rules")
 def at_equal_time(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Of every network and form of EVE, both at their tuned rates: the test loss after as many epochs as the rule's runs have
-    done, by their median seconds on this network, when Adam has done all, over Adam's. Requires: case rules."""
+    done, by their median seconds on this network, when Adam has done all, over Adam's."""
     losses, found = np.log(test_losses(rows)), {}
     spent, epochs = cost(rows), losses.columns[-1]
     for model, rule in itertools.product(networks(rows), [rule for rule in RULES if "EVE" in rule]):
@@ -183,9 +192,10 @@ def at_equal_time(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("rules")
 def eve(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The share of epochs in which EVE stays where it is, by network and start, and over all; of both versions, and of EVE with
-    the adaptive rate: eve_stays, allcnn_small_eve_stays. Requires: case rules."""
+    the adaptive rate: eve_stays, allcnn_small_eve_stays."""
     stays = (by_epoch(rows, "chosen").dropna() == 0).mean(axis=1)
     found = {}
     for rule in stays.index.unique("rule"):
@@ -197,20 +207,23 @@ def eve(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("rules")
 def rates_at_the_end(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The rate in the last epoch over that in the first, geometric mean by network, rule and start. Requires: case rules."""
+    """The rate in the last epoch over that in the first, geometric mean by network, rule and start."""
     lr = by_epoch(rows, "lr")
     growth = np.log(lr.iloc[:, -1] / lr.iloc[:, 0]).dropna()
     cells = growth.groupby(level=["model", "rule", "start"])
     return {key(*cell): _factor(mean(part)) for cell, part in cells if len(part) > 1}
 
 
+@measure("rules")
 def cuts(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """How often the careful rate cuts, mean over seeds by network, rule and start. Requires: case rules."""
+    """How often the careful rate cuts, mean over seeds by network, rule and start."""
     cells = last(rows, "cuts").groupby(level=["model", "rule", "start"])
     return {key(*cell): mean(part) for cell, part in cells if "careful" in cell[1]}
 
 
+@measure()
 def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Runs that diverged, and all runs, of rates and of rules."""
     found = {}
@@ -224,9 +237,9 @@ def _validation(rows: pd.DataFrame) -> pd.Series:
     return np.exp(np.log(trials(rows)).mean(axis=1))
 
 
+@measure("rates")
 def best_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The rate with the least validation loss, of every network and rule, and whether it lies inside the range (_inside).
-    Requires: case rates."""
+    """The rate with the least validation loss, of every network and rule, and whether it lies inside the range (_inside)."""
     found = {}
     for cell, losses in _validation(rows).groupby(level=["model", "rule"]):
         lrs = losses.index.get_level_values("lr")
@@ -235,16 +248,18 @@ def best_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+@measure("paths")
 def neighbours(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Mean cosine between the steps of neighbouring epochs in the runs that the instruments watch, one seed; by network, rule
-    and start: allcnn_adaptive_small. Requires: case paths."""
+    and start: allcnn_adaptive_small."""
     found = watched(rows, "cosine")
     found = found[found["at"] == found.step - 1]
     return {key(*cell): Estimate(part.value.mean()) for cell, part in found.groupby(["model", "rule", "start"])}
 
 
+@measure("steady")
 def steadiness(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Means over seeds: newton_pieces, adam_detour, sgd_arrival. Requires: case steady."""
+    """Means over seeds: newton_pieces, adam_detour, sgd_arrival."""
     metrics = STEADINESS | {"arrival": "arrival"}
     return {
         f"{_short(method)}_{name}": mean(values)
@@ -253,8 +268,9 @@ def steadiness(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure("steady")
 def steadier(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Differences of PAIRS by seed: newton_over_sgd_pieces. Requires: case steady."""
+    """Differences of PAIRS by seed: newton_over_sgd_pieces."""
     tables = {name: of_methods(rows, metric) for name, metric in STEADINESS.items()}
     return {f"{pair}_{name}": paired(table[a], table[b]) for name, table in tables.items() for pair, (a, b) in PAIRS.items()}
 
@@ -263,8 +279,9 @@ def _short(method: str) -> str:
     return method.lower().replace("-", "")
 
 
+@measure("rules")
 def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
-    """The declared comparisons as a table. Requires: case rules."""
+    """The declared comparisons as a table."""
     found, lines = ratios(rows), []
     for _, line in _words(rows).iterrows():
         ratio = found[f"{key(line.model, line.rule)}_{line.question}"]
@@ -282,16 +299,18 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("rules")
 def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
-    """The words alone: a line for each rule and question, a column for each network. Requires: case rules."""
+    """The words alone: a line for each rule and question, a column for each network."""
     table = _words(rows).pivot(index=["rule", "question"], columns="model", values="word")[networks(rows)]
     order = [(rule, name) for rule, names in DECLARED.items() for name in names]
     lines = [{"Rule": rule, "Against Adam": ASKED[name], **table.loc[rule, name]} for rule, name in order]
     return pd.DataFrame(lines)
 
 
+@measure("rules")
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every rule from its tuned rate: its loss over Adam's on every network, work and seconds. Requires: case rules."""
+    """Every rule from its tuned rate: its loss over Adam's on every network, work and seconds."""
     found, spent, lines = ratios(rows), cost(rows), []
     for rule in RULES[1:]:
         of_networks = {model: interval(found[f"{key(model, rule)}_tuned"], fixed) for model in networks(rows)}
@@ -300,15 +319,17 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@measure("rates")
 def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Geometric means of the validation loss: all trials. Requires: case rates."""
+    """Geometric means of the validation loss: all trials."""
     table = _validation(rows).unstack("rule")[list(TUNED)]
     lines = [(model, lr) for model in MODELS if model in table.index for lr in table.loc[model].index]
     return pd.DataFrame([{"Network": m, "lr": number(lr, 1), **table.loc[m, lr].map(number)} for m, lr in lines])
 
 
+@measure("steady")
 def steadiness_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Steadiness of each optimiser, with intervals. Requires: case steady."""
+    """Steadiness of each optimiser, with intervals."""
     found = steadiness(rows)
     return pd.DataFrame(
         [

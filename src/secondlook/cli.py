@@ -132,14 +132,13 @@ def figure(options) -> None:
     experiment = Experiment(ROOT, options.experiment)
     known_keys(options.name, experiment.figures, experiment.name, "figure")
     rows = records.read_experiment(results, experiment)
-    module = experiment.part("figures")
     missing = records.missing_cases(experiment, rows)
     drawable = experiment.without("figures", missing)
     if barred := [name for name in options.name if name not in drawable]:
         raise Mistake(f"figure {barred[0]} of {experiment.name} needs a case that is unrecorded: {', '.join(missing)}")
     for name in options.name or drawable:
         style.apply()
-        drawing = getattr(module, name)(rows)
+        drawing = experiment.made("figures", name, rows)
         for path in experiment.figure_files(name):
             style.save(drawing, (options.out or results.figures) / path)
         style.plt.close("all")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, PositiveInt
 
 
@@ -27,10 +28,12 @@ def _descend(steps: int, lr: float, seed: int):
         theta -= lr * 2 * theta
 
 
+@case(Decay)
 def decay(p: Decay, seed: int):
     return _descend(p.steps, p.lr, seed)
 
 
+@case(Slow)
 def slow(p: Slow, seed: int):
     time.sleep(p.pause)
     return _descend(p.steps, 0.25, seed)

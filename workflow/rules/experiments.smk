@@ -15,7 +15,7 @@ for experiment in EXPERIMENTS.values():
                         file,
                         caption="../captions/figure.rst",
                         category=experiment.title,
-                        labels={"figure": Path(file).stem, "shows": experiment.figures[Path(file).stem].splitlines()[0]},
+                        labels={"figure": Path(file).stem, "shows": experiment.figures[Path(file).stem].text.splitlines()[0]},
                     )
                     if file.endswith((".svg", ".gif"))
                     else file

@@ -1,10 +1,11 @@
 """An experiment is a folder, and a folder is all of an experiment.
 
     config.yaml     title; the cases, each with its seeds and parameters by role; a smoke overlay
-    experiment.py   one function `case(params, seed)` for each case, or one `run(params, seed)` for all: yields tidy rows;
-                    one that trains takes a third argument, its Place, and keeps finished cells there
-    measures.py     one function for each number or table that a claim or the text quotes: rows in, Estimate or table out
-    figures.py      one function for each figure: rows in, matplotlib Figure out
+    experiment.py   functions that run the cases (`@case`): parameters and a seed in, tidy rows out; one that trains takes
+                    its Place, too, and keeps finished cells there
+    measures.py     functions for the numbers and tables that a claim or the text quotes (`@measure`): rows in, Estimate,
+                    Estimates by name, or a table out
+    figures.py      functions that draw (`@figure`): rows in, matplotlib Figure or Animation out
     claims.yaml     what is claimed, which measures decide, and how the verdict follows
     section.md      its section of the report
 
@@ -13,14 +14,10 @@ anew for every value of what varies); those under `shared` belong to every case.
 without which a case cannot run at paper scale; at smoke scale every case runs anywhere.
 """
 
-import ast
 import hashlib
 import importlib
-import inspect
 import json
-import re
 import sys
-import typing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +28,7 @@ from pathlib import Path
 import pandas as pd
 
 from secondlook.errors import Mistake
+from secondlook.study.declare import ENDINGS, Declared, declared
 from secondlook.study.files import parse_yaml, read_yaml
 from secondlook.study.parameters import Count, PositiveInt, build, known_keys, mapping
 from secondlook.study.place import Place
@@ -151,44 +149,54 @@ class Experiment:
         """The files on which the result of `part` depends: its own and what it imports."""
         return sources(self.folder / f"{part}.py", self.root)
 
-    def functions(self, part: str) -> dict[str, ast.FunctionDef]:
-        """The public functions of `part`, in order, found without running it."""
-        tree = ast.parse((self.folder / f"{part}.py").read_text())
-        found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-        return {node.name: node for node in found}
+    @cached_property
+    def figures(self) -> dict[str, Declared]:
+        """Name and declaration of each figure."""
+        return self._declared("figures", "figure")
 
     @cached_property
-    def figures(self) -> dict[str, str]:
-        """Name and docstring of each figure."""
-        return {name: ast.get_docstring(node) or "" for name, node in self.functions("figures").items()}
+    def measures(self) -> dict[str, Declared]:
+        """Name and declaration of each measure."""
+        return self._declared("measures", "measure")
 
-    def requires(self, part: str, name: str) -> list[str]:
-        """The cases that a figure or measure declares in its docstring: 'Requires: cases grid and probes, metric loss.'"""
-        _, _, declared = (ast.get_docstring(self.functions(part)[name]) or "").partition("Requires:")
-        lists = re.findall(r"\bcases? ([\w\s,-]+?)(?=,\s+metrics?\b|[;.]|$)", declared)
-        found = [case for listed in lists for case in re.split(r",\s*|\s+and\s+", listed.strip())]
-        known_keys(found, self.cases, f"'{name}' of {self.folder / part}.py", "case")
+    def _declared(self, part: str, decorator: str) -> dict[str, Declared]:
+        """What `part` declares, in order, found without running it."""
+        path = self.folder / f"{part}.py"
+        found = declared(path, decorator)
+        for name, declaration in found.items():
+            known_keys(declaration.requires, self.cases, f"'{name}' of {path}", "case")
         return found
 
     def without(self, part: str, missing: Iterable[str]) -> list[str]:
-        """The functions of `part` that can do without the cases `missing`."""
-        missing = set(missing)
-        return [name for name in self.functions(part) if not missing & set(self.requires(part, name))]
+        """The measures or figures (`part`) that can do without the cases `missing`."""
+        return [name for name, found in getattr(self, part).items() if not set(missing) & set(found.requires)]
+
+    def made(self, part: str, name: str, rows: pd.DataFrame):
+        """The measure or figure `name`, made of `rows`."""
+        found = getattr(self, part)[name]
+        return getattr(self.part(part), found.function)(rows, *found.arguments)
+
+    def figure_files(self, name: str) -> list[str]:
+        """The files of a figure, relative to the folder of figures."""
+        return [f"{self.name}/{name}.{ending}" for ending in ENDINGS[self.figures[name].kind]]
+
+    @cached_property
+    def runs(self) -> dict[str, Declared]:
+        """Case and declaration of the function that runs it."""
+        path = self.folder / "experiment.py"
+        found = declared(path, "case")
+        known_keys(found, self.cases, str(path), "case")
+        if lacking := [case for case in self.cases if case not in found]:
+            raise Mistake(f"no function of {path} runs the case '{lacking[0]}'")
+        return found
 
     def function(self, case: str) -> Callable:
         """The function that runs `case`."""
-        module = self.part("experiment")
-        return getattr(module, case, None) or module.run
+        return getattr(self.part("experiment"), self.runs[case].function)
 
     def takes_place(self, case: str) -> bool:
-        """Whether the function of `case` has a third argument, its Place."""
-        return len(inspect.signature(self.function(case)).parameters) == 3
-
-    def figure_files(self, name: str) -> list[str]:
-        """The files of a figure, relative to the folder of figures: vector ones, or a GIF for `-> style.Animation`."""
-        returns = self.functions("figures")[name].returns
-        endings = ["gif"] if returns is not None and ast.unparse(returns) == "style.Animation" else ["pdf", "svg"]
-        return [f"{self.name}/{name}.{ending}" for ending in endings]
+        """Whether the function of `case` takes its Place."""
+        return self.runs[case].place
 
 
 def experiments(root: Path) -> list[Experiment]:
@@ -222,8 +230,7 @@ def _rows(experiment: Experiment, setting: Setting, seed: int, place: Place | No
 
 def parameters(experiment: Experiment, setting: Setting):
     """The parameters of a stage as its function takes them. Raises Mistake where one is missing, unknown or of a wrong kind."""
-    kind = next(iter(typing.get_type_hints(experiment.function(setting.case)).values()))
-    return build(kind, setting.parameters, str(experiment.folder / "config.yaml"))
+    return build(experiment.function(setting.case).parameters, setting.parameters, str(experiment.folder / "config.yaml"))
 
 
 def run_seeds_together(experiment: Experiment, setting: Setting, place: Place, workers: int, begin: Callable[[], None]) -> None:

@@ -3,8 +3,8 @@
 results/summary/<experiment>.json   measures: {name: Estimate, or {key: Estimate}}; tables: {name: columns and rows};
                                     missing: cases that are unrecorded
 
-A measure whose docstring requires a missing case ("Requires: case grid.") is left out. One that reads several cases and
-declares none gives what it finds.
+A measure that requires a missing case (`@measure("grid")`) is left out. One that reads several cases and requires none gives
+what it finds.
 """
 
 from dataclasses import dataclass
@@ -38,9 +38,8 @@ class Summary:
 
 
 def summarise(experiment: Experiment, rows: pd.DataFrame) -> Summary:
-    module = experiment.part("measures")
     missing = tuple(missing_cases(experiment, rows))
-    found = {name: getattr(module, name)(rows) for name in experiment.without("measures", missing)}
+    found = {name: experiment.made("measures", name, rows) for name in experiment.without("measures", missing)}
     tables = {name: value for name, value in found.items() if isinstance(value, pd.DataFrame)}
     return Summary({name: value for name, value in found.items() if name not in tables}, tables, missing)
 
