@@ -3,7 +3,7 @@
 import pytest
 
 from secondlook.errors import Mistake
-from secondlook.study.declare import Declared, declared
+from secondlook.study.declared import Declared, declared
 from secondlook.study.experiment import Experiment
 
 FILE = """

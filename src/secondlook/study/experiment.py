@@ -28,7 +28,7 @@ from pathlib import Path
 import pandas as pd
 
 from secondlook.errors import Mistake
-from secondlook.study.declare import ENDINGS, Declared, declared
+from secondlook.study.declared import ENDINGS, Declared, declared
 from secondlook.study.files import parse_yaml, read_yaml
 from secondlook.study.parameters import Count, PositiveInt, build, known_keys, mapping
 from secondlook.study.place import Place
