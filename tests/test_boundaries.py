@@ -50,6 +50,12 @@ def test_numbers_need_no_plotting(path):
     assert not outside_imports(path, ROOT) & PLOTTING
 
 
+@names(sorted(path for e in EXPERIMENTS for path in e.folder.glob("*.py")))
+def test_no_experiment_imports_another(path):
+    others = ROOT / "experiments"
+    assert not [file for file in imported(path, ROOT) if others in file.parents and file.parent != path.parent]
+
+
 def test_drawing_never_imports_torch(project):
     project.secondlook("run", "demo")
     code = (

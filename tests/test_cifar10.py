@@ -9,9 +9,9 @@ import torch
 from conftest import ROOT
 
 from experiments.cifar10 import experiment, measures, selections
-from experiments.cifar10.methods import METHODS
 from secondlook.errors import OutOfTime
 from secondlook.optim import AdaHessian
+from secondlook.problems.cifar10 import METHODS
 from secondlook.problems.images import ARRAY
 from secondlook.problems.resnet import convnet
 from secondlook.study.experiment import Experiment, run

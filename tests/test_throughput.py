@@ -11,9 +11,9 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from experiments.cifar10.methods import METHODS
 from experiments.throughput import experiment, measures, methods, selections
 from secondlook.errors import Mistake
+from secondlook.problems.cifar10 import METHODS
 from secondlook.problems.images import MEAN, STD, normalise
 from secondlook.study.experiment import Experiment, run
 from secondlook.study.parameters import build

@@ -16,18 +16,16 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
-from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from secondlook.problems.images import ARRAY, CLASSES, SHAPE, Images, augment, cifar10, normalise
-from secondlook.problems.resnet import convnet, resnet
+from secondlook.problems.cifar10 import METHODS, PRECISIONS, network, prepare
+from secondlook.problems.images import ARRAY, CLASSES, SHAPE, Images, cifar10
 from secondlook.study.cells import kept
 from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Positive, PositiveInt, Text, one_of
 from secondlook.study.place import Place
 from secondlook.training import Checkpoints, Run, generator, train
 
-from .methods import METHODS, PRECISIONS
 from .selections import METRICS, family, named
 
 
@@ -69,7 +67,7 @@ def _trained(params: Params, images: Images, place: Place, cell: dict, folder):
     """The rows of one network's epochs."""
     method, seed = METHODS[cell["method"]], cell["seed"]
     lr = cell["factor"] * params.learning_rates[family(cell["method"])]
-    model = network(params, generator(seed, "start")).to(place.device)  # the same start on every device
+    model = network(params.network, generator(seed, "start"), params.width).to(place.device)  # the same start on every device
     optimizer = method.optimizer(model, lr, params)
     schedule = LambdaLR(optimizer, Schedule(params.gentle, params.drops))
     made = Run(
@@ -101,16 +99,6 @@ class Schedule:
 
     def __call__(self, epoch: int) -> float:
         return 0.1 ** ((epoch < self.gentle) + sum(epoch >= drop for drop in self.drops))
-
-
-def network(params: Params, start: torch.Generator) -> nn.Module:
-    name, _, depth = params.network.partition("-")
-    return resnet(int(depth), start, params.width) if name == "ResNet" else convnet(start, params.width)
-
-
-def prepare(x: Tensor, crops: torch.Generator | None) -> Tensor:
-    """Pixels as the network takes them; cropped and mirrored in training."""
-    return normalise(x if crops is None else augment(x, crops))
 
 
 def _images(params: Params, place: Place) -> Images:

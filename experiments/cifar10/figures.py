@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from secondlook.problems.published import TABLE_2, TABLE_6, TABLE_8_ACCURACY, TABLE_8_COST
 from secondlook.reporting import style
 from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
@@ -11,10 +12,6 @@ from secondlook.study.statistics import mean
 from .selections import (
     CHANCE,
     OPTIMISERS,
-    TABLE_2,
-    TABLE_6,
-    TABLE_8_ACCURACY,
-    TABLE_8_COST,
     accuracies,
     by_factor,
     epochs,

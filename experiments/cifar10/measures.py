@@ -10,11 +10,12 @@ from dataclasses import replace
 import pandas as pd
 from scipy import stats
 
+from secondlook.problems.published import TABLE_2, TABLE_8_ACCURACY
 from secondlook.study.declare import measure
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
-from .selections import TABLE_2, TABLE_8_ACCURACY, accuracies, by_factor, epochs, every, totals
+from .selections import accuracies, by_factor, epochs, every, totals
 
 MARGIN = 0.3  # points within which two accuracies count as the same
 FLIPS_FROM = 6  # seeds: with fewer, no pattern of signs has p below 5 %

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.cifar10.selections import TABLE_6
+from secondlook.problems.published import TABLE_6, TABLE_7
 from secondlook.reporting import style
 from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
@@ -17,7 +17,6 @@ COLOUR = {name: style.COLOUR[name] for name in ("SGD", "Adam", "AdamW", "AdaHess
     "Sophia-G": style.COLOUR["NAdam"],
 }
 AGAINST = {"steps, in epochs": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
-TABLE_7 = (35.66, 35.79)  # BLEU on IWSLT14 for blocks of 1 to 128 entries in AdaHessian's paper (arXiv 2006.00719): least, most
 BITS = "bits per character"
 
 

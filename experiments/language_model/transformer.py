@@ -3,8 +3,7 @@ r"""A small character transformer whose embeddings are its output layer as well.
     x = sqrt(w) (E[character] + P[position]),   blocks,   logits = E norm(x)
 
 E is (vocabulary, w) and P (positions, w); w is the width. There is one E: its gradient is the sum of those of both uses. The
-output has no bias, so that every parameter's number of entries is a multiple of w. Attention is explicit, as torch's fused one
-has no double backward on a CPU.
+output has no bias, so that every parameter's number of entries is a multiple of w.
 
 Weights start as N(0, 1 / inputs of a neuron), E and P as N(0, SMALL^2), biases at 0 and norms at 1 and 0: logits are near 0,
 and the first loss near log(vocabulary).
@@ -16,7 +15,7 @@ Deviations from it: the norm stands before a block's layers and not behind them;
 import torch
 from torch import Tensor, nn
 
-from experiments.step_cost.networks import Attention, Block
+from secondlook.problems.transformer import Attention, Block
 
 SMALL = 0.05
 

@@ -2,11 +2,12 @@
 
 import pandas as pd
 
+from secondlook.problems.published import TABLE_8_COST
 from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median
 from secondlook.study.text import fixed, interval, key
 
-from .rounds import NETWORKS, TABLE_8, operations, peaks, period, ratios
+from .rounds import NETWORKS, operations, peaks, period, ratios
 
 
 @measure(cases=("mlp", "transformer", "resnet"))
@@ -68,5 +69,5 @@ def frequencies(rows: pd.DataFrame) -> pd.DataFrame:
         for method in table:
             if k := period(method):
                 lines.setdefault(k, {"Hessian every": k})[name] = interval(median(table[method]), fixed)
-    found = pd.DataFrame([{**lines[k], "paper, ResNet-20": fixed(TABLE_8[k]) if k in TABLE_8 else "–"} for k in sorted(lines)])
-    return found.fillna("–")
+    stated = {k: {"paper, ResNet-20": fixed(TABLE_8_COST[k])} for k in lines if k in TABLE_8_COST}
+    return pd.DataFrame([lines[k] | stated.get(k, {}) for k in sorted(lines)]).fillna("–")

@@ -11,8 +11,9 @@ from secondlook.curvature import GaussNewtonBartlett, Hutchinson
 from secondlook.errors import Mistake
 from secondlook.optim import AdaHessian, compiled_step
 from secondlook.problems.batch_norm import BatchNorm2d
+from secondlook.problems.layers import DERIVED, with_layers_of_torch
 
-from .networks import DERIVED, loss, with_layers_of_torch
+from .networks import loss
 
 Step = Callable[[], object]
 

@@ -3,7 +3,6 @@
 import pandas as pd
 
 NETWORKS = {"mlp": "Perceptron", "transformer": "Transformer", "resnet": "ResNet-20"}
-TABLE_8 = {1: 2.42, 2: 1.71, 3: 1.47, 4: 1.36, 5: 1.28}  # Yao et al., ResNet-20: steps between Hessians to time over SGD's
 
 
 def ratios(rows: pd.DataFrame, case: str, base: str) -> pd.DataFrame:

@@ -26,11 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.cifar10.experiment import network, prepare
-from experiments.cifar10.methods import METHODS, PRECISIONS
-from experiments.cifar10.selections import family
-from experiments.step_cost.networks import DERIVED, with_layers_of_torch
+from secondlook.problems.cifar10 import METHODS, PRECISIONS, network, prepare
 from secondlook.problems.images import CLASSES, SHAPE
+from secondlook.problems.layers import DERIVED, with_layers_of_torch
 from secondlook.study.cells import kept
 from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Positive, PositiveInt, Text, one_of
@@ -65,7 +63,7 @@ class Network:
 
     def start(self, device: str) -> nn.Module:
         """The network, always from the same weights."""
-        return network(self, generator(0, "start")).to(device)
+        return network(self.network, generator(0, "start"), self.width).to(device)
 
     def noise(self, count: int, device: str) -> tuple[Tensor, Tensor]:
         """So many images of noise, uint8, and their labels, always the same."""
@@ -101,7 +99,7 @@ def _compared(params: Equality, method: str, type_: str, device: str):
 def _walk(params: Equality, method: str, type_: str, mode: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Parameters at the start, losses of the steps, and parameters at the end, in float64; every step on another batch."""
     model = params.start(device).to(TYPES[type_])
-    optimizer = METHODS[method].optimizer(model, params.learning_rates[family(method)], params)
+    optimizer = METHODS[method].optimizer(model, params.learning_rates[METHODS[method].rule.__name__], params)
     step = step_of(method, mode, optimizer, model)
     images, labels = params.noise(params.steps * params.batch, device)
     x = prepare(images, None).to(TYPES[type_])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import DataLoader, Dataset
 
-from experiments.cifar10.methods import METHODS, differentiate_on_a_part
 from secondlook.errors import Mistake
+from secondlook.problems.cifar10 import METHODS, differentiate_on_a_part
 from secondlook.problems.images import MEAN, PAD, STD
 from secondlook.training import captured_step, eager_step
 from secondlook.training.steps import WARM_UP, Step, differentiate

@@ -1,4 +1,5 @@
-"""The methods that are compared: the optimiser of each, its decay, and what its curvature is estimated from.
+"""CIFAR-10 as a task: networks by name, images as they take them, and the methods that train them: the optimiser of each, its
+decay, and what its curvature is estimated from.
 
 Decay is `weight_decay` in all of them. Coupled, it is the gradient of a penalty in the loss. Decoupled, the optimiser gets
 weight_decay / lr, so that a step at the full rate takes the same share of theta whatever the rate is: what the authors' code
@@ -14,8 +15,21 @@ from torch import Tensor, nn
 from secondlook.curvature import GaussNewtonBartlett
 from secondlook.curvature.objective import Cost
 from secondlook.optim import AdaHessian
+from secondlook.problems.images import augment, normalise
+from secondlook.problems.resnet import convnet, resnet
 from secondlook.training import Precision, captured_step, eager_step, price
 from secondlook.training.steps import Criterion, Step, differentiate
+
+
+def network(name: str, start: torch.Generator, width: int) -> nn.Module:
+    """'ResNet-20' and its deeper kin, or a network of three convolutions; weights drawn from `start`."""
+    kind, _, depth = name.partition("-")
+    return resnet(int(depth), start, width) if kind == "ResNet" else convnet(start, width)
+
+
+def prepare(x: Tensor, crops: torch.Generator | None) -> Tensor:
+    """Pixels as the networks take them; cropped and mirrored in training."""
+    return normalise(x if crops is None else augment(x, crops))
 
 
 @dataclass(frozen=True)
