@@ -343,7 +343,7 @@ def product_of(model: nn.Module, x: torch.Tensor, y: torch.Tensor, precision: Pr
 
 
 class Operations(TorchDispatchMode):
-    """Names of the operations that compute, and the sides of convolutions' kernels."""
+    """Names of the operations that are no views, the sides of convolutions' kernels, and how many passes have a second result."""
 
     VIEWS = {
         "view",
@@ -363,13 +363,14 @@ class Operations(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.names, self.sides = [], set()
+        self.names, self.sides, self.second_results = [], set(), 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function._schema.name.split("::")[1]
         self.names += [name] * (name not in self.VIEWS)
         if name in ("convolution", "convolution_backward"):
             self.sides |= set(args[1 if name == "convolution" else 2].shape[2:])
+            self.second_results += name == "convolution_backward" and sum(args[10]) - 1
         return function(*args, **(kwargs or {}))
 
 

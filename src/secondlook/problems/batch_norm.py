@@ -16,10 +16,14 @@ where, in terms of what is known already, mean(w) = v_gamma S - gamma r (Q S + P
 first line of the three is a backward pass with v for gy, plus an affine function of x; the last is a sum of gy, v, x and 1 with
 one factor for each channel. torch differentiates the backward pass operation by operation instead.
 
-Derivation: the chain rule, with dr/dx = -(r^2 / n) x^. Cost of the double backward: two reductions and seven passes.
+Derivation: the chain rule, with dr/dx = -(r^2 / n) x^. Cost of the double backward: two reductions and seven passes; on a GPU
+with Triton, which torch brings there, one and one, in three kernels (`batch_norm_fused`).
 Deviations from `torch.nn.BatchNorm2d`: in training mode, derivatives of third order, forward mode and `vmap` of the forward
 pass raise errors. Where `torch.compile` traces, and in evaluation mode, it is torch's own.
 """
+
+import os
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +33,12 @@ native_backward = torch.ops.aten.native_batch_norm_backward
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm of images (B, C, H, W) with a scale gamma and a shift beta, and running means for evaluation."""
+    """Batch norm of images (B, C, H, W) with a scale gamma and a shift beta, and running means for evaluation.
+
+    `BatchNorm2d.fused` says whether a GPU takes the second derivative by kernels of its own; set it to False for torch's alone.
+    """
+
+    fused = True
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(num_features, eps, momentum)
@@ -85,6 +94,12 @@ class _Backward(Function):
         gy, x, gamma, mean, r, n_P, n_S = ctx.saved_tensors
         given, like = (v, v_gamma, v_beta), (x, gamma, gamma)
         v, v_gamma, v_beta = (torch.zeros_like(t) if v is None else v for v, t in zip(given, like, strict=True))
+        if kernels := _kernels(x, v, v_gamma, v_beta):
+            try:
+                return *kernels.second_derivative(v, v_gamma, v_beta, gy, x, gamma, mean, r, n_P, n_S), None, None
+            except Exception as error:  # a machine without a C compiler, a GPU that Triton does not know
+                BatchNorm2d.fused = False
+                warnings.warn(f"batch norm's fused kernels cannot be had, and torch's are taken: {error}", stacklevel=2)
         n = x.numel() / len(gamma)
         S, scale = n_S / n, gamma * r
         n_Q, n_V = _sums(v, x, gamma, mean, r)
@@ -102,6 +117,20 @@ class _Backward(Function):
         by_gy = _combined([(scale, v), (r_slope, x)], v_beta - scaled_V - r_slope * mean)
         by_x = _combined([(r_slope, gy), (-r * scaled_P, v), (-r_bend, x)], r_bend * mean - r * mean_w)
         return by_gy, by_x, n * k, None, None
+
+
+def _kernels(x: Tensor, *given: Tensor):
+    """The module `batch_norm_fused` where it takes these: on a GPU, or on a CPU by Triton's interpreter; not under vmap."""
+    if not (BatchNorm2d.fused and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1") and x.numel() < 2**31):
+        return None
+    try:
+        from secondlook.problems import batch_norm_fused
+
+        for t in given:
+            t.data_ptr()  # under vmap it has none
+    except (ImportError, RuntimeError):
+        return None
+    return batch_norm_fused
 
 
 def _sums(v: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:

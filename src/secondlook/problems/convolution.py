@@ -14,9 +14,8 @@ A Hessian-vector product differentiates the backward pass. With v, V, u the deri
 
 torch's own double backward takes the last as a convolution with kernels as large as the images, which libraries serve badly.
 
-Derivation: <v, X(W, gy)> = <W * v, gy> and <V, K(x, gy)> = <V * x, gy>, by the definition of X and K; both are bilinear, so
-that the derivatives of the first are W * v, X(W, gy) and K(v, gy) by gy, v and W. Those of the second are the same with V and
-x.
+Derivation: <v, X(W, gy)> = <W * v, gy> and <V, K(x, gy)> = <V * x, gy>, by the definition of X and K. Both are bilinear, so
+that the derivatives of the first by gy, v and W are W * v, X(W, gy) and K(v, gy); of the second, the same with V and x.
 Cost of the double backward: four convolutions.
 Deviations from `torch.nn.Conv2d`: in training mode, derivatives of third order, forward mode and `vmap` of the forward pass
 raise errors. Where `torch.compile` traces, in evaluation mode, with groups, dilation or other paddings than zeros, and for
