@@ -17,7 +17,9 @@ from torch import Tensor
 
 from secondlook.curvature.averaging import spatial_average
 from secondlook.curvature.diagonal import Diagonal
-from secondlook.curvature.products import Operator
+from secondlook.curvature.objective import Cost
+from secondlook.curvature.products import Vector
+from secondlook.curvature.source import Given, Source, check_estimator
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,21 @@ class Averaged:
     averaging: str = "signed"
 
     def __post_init__(self):
+        check_estimator("method", self.method)
         if not (isinstance(self.block_size, int) and self.block_size >= 1):
             raise ValueError(f"block_size must be a positive integer, got {self.block_size!r}")
         if self.averaging not in ("signed", "absolute"):
             raise ValueError(f"averaging must be 'signed' or 'absolute', got {self.averaging!r}")
 
-    def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
+    @property
+    def source(self) -> Source:
+        return self.method.source
+
+    def cost(self, params: Vector) -> Cost:
+        """That of `method`; see `Diagonal`."""
+        return self.method.cost(params)
+
+    def __call__(self, H: Given, generator: torch.Generator | None) -> list[Tensor]:
         """D', one tensor for each parameter; see `Diagonal`. Raises ValueError where the blocks do not fit."""
         for p in H.params:
             if p.dim() < 3 and p.numel() % self.block_size:

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.hutchinson import Hutchinson
-from secondlook.curvature.products import Operator
+from secondlook.curvature.objective import Cost
+from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.source import Source
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,14 @@ class Bekas:
 
     probes: int = 10
 
+    source = Source.GRAPH
+
     def __post_init__(self):
         Hutchinson(self.probes)  # which checks the number
+
+    def cost(self, params: Vector) -> Cost:
+        """One product for each probe; see `Diagonal`."""
+        return Cost(products=self.probes)
 
     def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""

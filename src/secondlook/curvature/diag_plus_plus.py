@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.exact import Exact
-from secondlook.curvature.products import Operator
+from secondlook.curvature.objective import Cost
+from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.source import Source
 from secondlook.curvature.vectors import split
 from secondlook.curvature.xdiag import range_of, sign_columns, times
 
@@ -32,9 +34,16 @@ class DiagPlusPlus:
 
     budget: int = 12
 
+    source = Source.GRAPH
+
     def __post_init__(self):
         if not (isinstance(self.budget, int) and self.budget >= 3):
             raise ValueError(f"budget must be an integer of at least 3, got {self.budget!r}")
+
+    def cost(self, params: Vector) -> Cost:
+        """The budget, as far as it is spent; see `Diagonal`."""
+        exact = Exact().cost(params)
+        return exact if self.budget >= exact.products else Cost(products=self.budget // 3 * 3)
 
     def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""

@@ -11,17 +11,26 @@ from torch import Tensor
 
 from secondlook.curvature.hutchinson import ONE_PROBE
 from secondlook.curvature.objective import Cost, Objective, hessian_of
-from secondlook.curvature.products import Operator
+from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.source import Given, Source
 
 
 class Diagonal(Protocol):
     """D_i, exactly or in expectation H_ii, for every parameter; tensor i has the shape of `H.params[i]` and no graph.
 
-    Most estimators take any `Operator`; some need an `Objective`, which can be taken apart into batches, examples and
-    outputs, and raise a TypeError for anything less. Random numbers come from `generator` alone, on its device.
+    An estimator declares its `source`, the kind of thing that H must be, and raises a TypeError for anything less. Random
+    numbers come from `generator` alone, on its device.
     """
 
-    def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]: ...
+    source: Source
+
+    def cost(self, params: Vector) -> Cost:
+        """What one estimate costs beside the gradient that the source has been differentiated for, in passes over its data.
+
+        Raises ValueError where that depends on more than the estimator and `params`.
+        """
+
+    def __call__(self, H: Given, generator: torch.Generator | None) -> list[Tensor]: ...
 
 
 def hessian_diagonal(

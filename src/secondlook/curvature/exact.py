@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.source import Source
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,12 @@ class Exact:
     >>> hessian_diagonal(w[0] ** 3 * w[1] ** 2, [w], method=Exact())  # 6 w_0 w_1^2 and 2 w_0^3
     [tensor([24.,  2.])]
     """
+
+    source = Source.GRAPH
+
+    def cost(self, params: Vector) -> Cost:
+        """One product for each entry; see `Diagonal`."""
+        return Cost(products=sum(p.numel() for p in params))
 
     def __call__(self, H: Operator, generator: torch.Generator | None = None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.hutchinson import ONE_PROBE
-from secondlook.curvature.objective import Objective
-from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.objective import Cost, Objective
+from secondlook.curvature.products import Vector
+from secondlook.curvature.source import Source, check_estimator
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,22 @@ class FiniteDifferences:
     step: float = 1e-3
     order: int = 4
 
+    source = Source.OBJECTIVE
+
     def __post_init__(self):
+        check_estimator("method", self.method, Source.GRAPH)
         if not self.step > 0:
             raise ValueError(f"step must be a number above zero, got {self.step!r}")
         if not (isinstance(self.order, int) and self.order >= 2 and self.order % 2 == 0):
             raise ValueError(f"order must be an even integer of at least 2, got {self.order!r}")
 
-    def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
-        """D, one tensor for each parameter; see `Diagonal`. Raises TypeError for anything but an `Objective`."""
-        if not isinstance(H, Objective):
-            raise TypeError(f"FiniteDifferences needs an Objective, whose gradient it moves, got {type(H).__name__}")
+    def cost(self, params: Vector) -> Cost:
+        """`order` gradients for each of the method's products; see `Diagonal`."""
+        return Cost(gradients=self.order * self.method.cost(params).products)
+
+    def __call__(self, H: Objective, generator: torch.Generator | None) -> list[Tensor]:
+        """D, one tensor for each parameter; see `Diagonal`."""
+        self.source.check(self, H)
         return self.method(DifferenceHessian(H, self.step, self.order), generator)
 
 

@@ -15,27 +15,17 @@ twice.
 Deviations: none. Here B counts rows of the logits: every position of a sequence is one.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from secondlook.curvature.objective import Composed, Objective
+from secondlook.curvature.objective import Cost, Objective
 from secondlook.curvature.products import Vector
+from secondlook.curvature.source import GraphLogits, Source
 
-
-@dataclass(frozen=True)
-class GraphLogits:
-    """A classifier's `logits` (..., classes) with their graph back to `params`, which is freed unless `retain_graph`."""
-
-    logits: Tensor
-    params: Vector
-    retain_graph: bool = False
-
-    def kept(self) -> "GraphLogits":
-        """The same, for further use of the graph."""
-        return replace(self, retain_graph=True)
+ONE_PASS_BACKWARD = Cost(gradients=2 / 3)  # a gradient is three matrix products a layer: one forward, two backward
 
 
 @dataclass(frozen=True)
@@ -50,26 +40,31 @@ class GaussNewtonBartlett:
     or weights of the classes, it cannot know.
     """
 
-    def __call__(self, source: GraphLogits | Objective, generator: torch.Generator | None) -> list[Tensor]:
-        """D, one tensor for each parameter. Raises TypeError for anything that has no logits."""
-        if isinstance(source, GraphLogits):
-            return self._mean(source, generator)
-        if not (isinstance(source, Objective) and isinstance(source.loss_fn, Composed)):
-            raise TypeError(f"GaussNewtonBartlett needs the logits of a classifier, got {type(source).__name__}")
-        D = [torch.zeros_like(p) for p in source.params]
-        for w, x, _ in source.weighted():
-            theta = source.at()
-            logits = source.loss_fn.model(theta, x)
-            rows = 1 if source.reduction == "mean" else logits.shape[:-1].numel()
+    source = Source.LOGITS
+
+    def cost(self, params: Vector) -> Cost:
+        """One pass backward from the logits; see `Diagonal`."""
+        return ONE_PASS_BACKWARD
+
+    def __call__(self, H: GraphLogits | Objective, generator: torch.Generator | None) -> list[Tensor]:
+        """D, one tensor for each parameter; see `Diagonal`."""
+        self.source.check(self, H)
+        if isinstance(H, GraphLogits):
+            return self._mean(H, generator)
+        D = [torch.zeros_like(p) for p in H.params]
+        for w, x, _ in H.weighted():
+            theta = H.at()
+            logits = H.loss_fn.model(theta, x)
+            rows = 1 if H.reduction == "mean" else logits.shape[:-1].numel()
             torch._foreach_add_(D, self._mean(GraphLogits(logits, theta), generator), alpha=w * rows)
-        source.spend(gradients=1)
+        H.spend(gradients=1)
         return D
 
-    def _mean(self, source: GraphLogits, generator: torch.Generator | None) -> list[Tensor]:
-        rows = source.logits.reshape(-1, source.logits.shape[-1])  # (B, classes)
+    def _mean(self, H: GraphLogits, generator: torch.Generator | None) -> list[Tensor]:
+        rows = H.logits.reshape(-1, H.logits.shape[-1])  # (B, classes)
         loss = functional.cross_entropy(rows, drawn_labels(rows, generator))
-        keep = {"retain_graph": source.retain_graph, "allow_unused": True, "materialize_grads": True}
-        return [len(rows) * g * g for g in torch.autograd.grad(loss, source.params, **keep)]
+        keep = {"retain_graph": H.retain_graph, "allow_unused": True, "materialize_grads": True}
+        return [len(rows) * g * g for g in torch.autograd.grad(loss, H.params, **keep)]
 
 
 def drawn_labels(logits: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from secondlook.curvature.batches import apart
 from secondlook.curvature.hutchinson import Hutchinson
-from secondlook.curvature.objective import Composed, Objective
-from secondlook.curvature.products import Operator
+from secondlook.curvature.objective import Cost, Objective
+from secondlook.curvature.products import Vector
+from secondlook.curvature.source import Source
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,23 @@ class GaussNewtonDiagonal:
     draws: int | None = None
     chunk_size: int = 64
 
+    source = Source.LAYERS
+
     def __post_init__(self):
         for name in ("draws", "chunk_size"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1) and (name, value) != ("draws", None):
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
-    def __call__(self, H: Operator, generator: torch.Generator | None = None) -> list[Tensor]:
-        """D, one tensor for each parameter; see `Diagonal`. Raises TypeError unless H is an `Objective` of a `Composed`."""
-        if not (isinstance(H, Objective) and isinstance(H.loss_fn, Composed)):
-            raise TypeError("GaussNewtonDiagonal needs an Objective whose loss tells its outputs: a Composed")
+    def cost(self, params: Vector) -> Cost:
+        """A pass forward, and two backward for each draw; see `Diagonal`."""
+        if self.draws is None:
+            raise ValueError("the cost of an exact GaussNewtonDiagonal depends on how many outputs the model has")
+        return Cost(gradients=(1 + 4 * self.draws) / 3)
+
+    def __call__(self, H: Objective, generator: torch.Generator | None = None) -> list[Tensor]:
+        """D, one tensor for each parameter; see `Diagonal`."""
+        self.source.check(self, H)
         D = [torch.zeros_like(p) for p in H.params]
         for w, *batch in H.weighted():
             x, y = apart(batch, "GaussNewtonDiagonal")

@@ -24,8 +24,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
 from secondlook.curvature.signs import random_words, signs
+from secondlook.curvature.source import Source
 
 DISTRIBUTIONS = ("rademacher", "gaussian")
 
@@ -37,11 +39,17 @@ class Hutchinson:
     probes: int = 1
     distribution: str = "rademacher"
 
+    source = Source.GRAPH
+
     def __post_init__(self):
         if not (isinstance(self.probes, int) and self.probes >= 1):
             raise ValueError(f"probes must be a positive integer, got {self.probes!r}")
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}")
+
+    def cost(self, params: Vector) -> Cost:
+        """One product for each probe; see `Diagonal`."""
+        return Cost(products=self.probes)
 
     def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""

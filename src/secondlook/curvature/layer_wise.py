@@ -1,4 +1,4 @@
-r"""Any estimator, tensor by tensor: what one layer's probes meet of another layer's curvature never enters.
+r"""Any estimator, applied to one parameter tensor after the other, so that the curvature between two tensors makes no noise.
 
     D_l = method(H_ll),    H_ll = E_l^T H E_l the block of parameter tensor l
 
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.hutchinson import ONE_PROBE
+from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.source import Source, check_estimator
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,18 @@ class Block:
 
 @dataclass(frozen=True)
 class LayerWise:
-    """`method` on every block of one parameter tensor in turn; it must do with an `Operator`."""
+    """`method` on the block of every parameter tensor in turn; one whose source is products with a matrix."""
 
     method: Diagonal = ONE_PROBE
+
+    source = Source.GRAPH
+
+    def __post_init__(self):
+        check_estimator("method", self.method, Source.GRAPH)
+
+    def cost(self, params: Vector) -> Cost:
+        """That of `method`, tensor by tensor; see `Diagonal`."""
+        return sum((self.method.cost([p]) for p in params), Cost())
 
     def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""

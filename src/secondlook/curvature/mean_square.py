@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.hutchinson import Hutchinson
-from secondlook.curvature.products import Operator
+from secondlook.curvature.objective import Cost
+from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.source import Source
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,16 @@ class MeanSquare:
     probes: int = 1
     beta2: float | None = None
 
+    source = Source.GRAPH
+
     def __post_init__(self):
         Hutchinson(self.probes)  # which checks the number
         if self.beta2 is not None and not 0 <= self.beta2 < 1:
             raise ValueError(f"beta2 must be a number in [0, 1) or None, got {self.beta2!r}")
+
+    def cost(self, params: Vector) -> Cost:
+        """One product for each probe; see `Diagonal`."""
+        return Cost(products=self.probes)
 
     def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
         """D >= 0, one tensor for each parameter; see `Diagonal`."""

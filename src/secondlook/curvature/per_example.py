@@ -25,8 +25,9 @@ from torch import Tensor
 
 from secondlook.curvature.batches import apart
 from secondlook.curvature.hutchinson import Hutchinson
-from secondlook.curvature.objective import Objective
-from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.objective import Cost, Objective
+from secondlook.curvature.products import Vector
+from secondlook.curvature.source import Source
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,21 @@ class PerExample:
     groups: int | None = None
     chunk_size: int = 64
 
+    source = Source.OBJECTIVE
+
     def __post_init__(self):
         for name in ("probes", "groups", "chunk_size"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1) and (name, value) != ("groups", None):
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
-    def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
-        """D, one tensor for each parameter; see `Diagonal`. Raises TypeError for anything but an `Objective`."""
-        if not isinstance(H, Objective):
-            raise TypeError(f"PerExample needs an Objective, which knows its examples, got {type(H).__name__}")
+    def cost(self, params: Vector) -> Cost:
+        """A gradient and a product for each probe; see `Diagonal`."""
+        return Cost(gradients=self.probes, products=self.probes)
+
+    def __call__(self, H: Objective, generator: torch.Generator | None) -> list[Tensor]:
+        """D, one tensor for each parameter; see `Diagonal`."""
+        self.source.check(self, H)
         D = [torch.zeros_like(p) for p in H.params]
         for _ in range(self.probes):
             for w, *batch in H.weighted():

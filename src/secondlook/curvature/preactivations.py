@@ -39,8 +39,9 @@ from torch.overrides import TorchFunctionMode
 
 from secondlook.curvature.batches import Nested, count
 from secondlook.curvature.hutchinson import Hutchinson
-from secondlook.curvature.objective import Composed, Objective
-from secondlook.curvature.products import Operator, Vector, hvp, in_chunks
+from secondlook.curvature.objective import Cost, Objective
+from secondlook.curvature.products import Vector, hvp, in_chunks
+from secondlook.curvature.source import Source
 
 LAYERS = (functional.linear, functional.conv1d, functional.conv2d, functional.conv3d)
 
@@ -55,16 +56,18 @@ class Preactivations:
 
     probes: int = 1
 
+    source = Source.LAYERS
+
     def __post_init__(self):
         Hutchinson(self.probes)  # which checks the number
 
-    def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
-        """D, one tensor for each parameter; see `Diagonal`.
+    def cost(self, params: Vector) -> Cost:
+        """See `Diagonal`."""
+        raise ValueError("the cost of Preactivations depends on how many sums the layers have")
 
-        Raises TypeError for anything but an `Objective` of a `Composed`, ValueError for a parameter of another kind of layer.
-        """
-        if not (isinstance(H, Objective) and isinstance(H.loss_fn, Composed)):
-            raise TypeError("Preactivations needs an Objective whose loss tells its model: a Composed, such as of_module makes")
+    def __call__(self, H: Objective, generator: torch.Generator | None) -> list[Tensor]:
+        """D, one tensor for each parameter; see `Diagonal`. Raises ValueError for a parameter of another kind of layer."""
+        self.source.check(self, H)
         D = [torch.zeros_like(p) for p in H.params]
         for w, x, y in H.weighted():
             examples = count(x)

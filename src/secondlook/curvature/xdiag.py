@@ -31,7 +31,9 @@ from torch import Tensor
 
 from secondlook.curvature.exact import Exact
 from secondlook.curvature.hutchinson import Hutchinson
+from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
+from secondlook.curvature.source import Source
 from secondlook.curvature.vectors import finite, flat, split
 
 
@@ -41,9 +43,16 @@ class XDiag:
 
     budget: int = 10
 
+    source = Source.GRAPH
+
     def __post_init__(self):
         if not (isinstance(self.budget, int) and self.budget >= 2):
             raise ValueError(f"budget must be an integer of at least 2, got {self.budget!r}")
+
+    def cost(self, params: Vector) -> Cost:
+        """The budget, as far as it is spent; see `Diagonal`."""
+        exact = Exact().cost(params)
+        return exact if self.budget >= exact.products else Cost(products=self.budget // 2 * 2)
 
     def __call__(self, H: Operator, generator: torch.Generator | None) -> list[Tensor]:
         """D, one tensor for each parameter; see `Diagonal`."""

@@ -35,7 +35,6 @@ from torch import Tensor
 
 from secondlook.curvature.averaging import spatial_average
 from secondlook.curvature.diagonal import Diagonal
-from secondlook.curvature.gauss_newton import GaussNewtonBartlett
 from secondlook.curvature.hutchinson import ONE_PROBE
 from secondlook.optim.base import BETAS, COUNT, FLAG, NOT_NEGATIVE, SecondOrder
 
@@ -53,7 +52,7 @@ class AdaHessian(SecondOrder):
         lr, betas, eps  as in the update rule; the defaults are the paper's
         weight_decay    decay; `decoupled` or as a penalty in the loss
         hessian_power   k, from 0 (gradient descent with momentum) to 1
-        diagonal        estimator of the curvature: `Hutchinson`, `Exact`, any other `Diagonal`, or `GaussNewtonBartlett`
+        diagonal        estimator of the curvature: `Hutchinson`, `GaussNewtonBartlett`, `Exact`, or any other `Diagonal`
         block_size      entries averaged in vectors and matrices; a ValueError where it does not divide their number
         averaging       'signed' or 'absolute'
         every           steps of a parameter from one estimate of its curvature to the next; the first step has one
@@ -86,7 +85,7 @@ class AdaHessian(SecondOrder):
         *,
         decoupled: bool = True,
         hessian_power: float = 1.0,
-        diagonal: Diagonal | GaussNewtonBartlett = ONE_PROBE,
+        diagonal: Diagonal = ONE_PROBE,
         block_size: int = 1,
         averaging: str = "signed",
         every: int = 1,

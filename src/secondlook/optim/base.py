@@ -1,6 +1,6 @@
 """What the optimisers have in common, so that the file of each holds its update rule and little else.
 
-    Checked      every option of every group is checked, with a ValueError that names it
+    Checked      checks every option of every group, with a ValueError that names it, and says what a step of it takes
     SecondOrder  `backward(loss)` puts gradients into `.grad` and the curvature aside; `step` hands both to the update
 
 A rule of second order is a subclass of SecondOrder with OPTIONS, KEPT and `_update`.
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
-from secondlook.curvature.gauss_newton import GaussNewtonBartlett, GraphLogits
-from secondlook.curvature.objective import Objective
-from secondlook.curvature.products import GraphHessian, Operator
+from secondlook.curvature.objective import Cost, Objective
+from secondlook.curvature.products import GraphHessian
+from secondlook.curvature.source import Given, GraphLogits, Source, check_estimator
 
 SEED = 200600719  # of the probes, where no generator is given: the number of AdaHessian's paper
 
@@ -45,9 +45,28 @@ def refuse_sparse_and_complex(optimizer: torch.optim.Optimizer, gradients: Itera
 
 
 class Checked(torch.optim.Optimizer):
-    """An optimiser whose groups hold valid options, or are not added."""
+    """An optimiser whose groups hold valid options, or are not added.
+
+    differentiate   puts into `.grad` and into the optimiser all that its step needs, from the loss and the model's outputs
+    price           what one estimate of curvature costs beside the step's gradient, in passes over the batch; a ValueError
+                    where that cannot be known
+    estimates       how many estimates of curvature there have been
+    HOOKED          whether its curvature comes by hooks on the model, which the replay of a CUDA graph does not call
+    """
 
     OPTIONS: dict  # of a group: what each must be, and the test
+    HOOKED = False
+
+    def differentiate(self, loss: Tensor, outputs: Tensor) -> None:
+        loss.backward()
+
+    @property
+    def price(self) -> Cost:
+        return Cost()
+
+    @property
+    def estimates(self) -> int:
+        return max((state.get("estimates", 0) for state in self.state.values()), default=0)
 
     def add_param_group(self, param_group: dict) -> None:
         super().add_param_group(param_group)
@@ -69,11 +88,14 @@ class SecondOrder(Checked):
     """An optimiser that is called with `optimizer.backward(loss)` where `loss.backward()` stood.
 
     Arguments:
-        diagonal    estimator of the curvature's diagonal: any `Diagonal`, or `GaussNewtonBartlett`
+        diagonal    estimator of the curvature's diagonal, any `Diagonal`
         generator   source of the random numbers; by default one on the first parameter's device, seeded with SEED. The global
                     random state is never touched. Its state is in `state_dict`, so a run resumes bit for bit
 
     Option of a group: `every`, the steps of a parameter from one estimate of its curvature to the next; the first has one.
+
+    `curvature` is D of each parameter as `backward` leaves it for the next step; None where there was no backward since the
+    last. Whoever takes gradient and D by other means puts the one into `.grad` and the other there, where it is `due`.
 
     State of a parameter: `step` (t), `estimates` (how many it has had), and the tensors that KEPT names, in its type.
     Parameters that are frozen or have no gradient rest. Freeze those that the loss never uses: where `every` > 1 they would
@@ -85,15 +107,16 @@ class SecondOrder(Checked):
     """
 
     KEPT: tuple[str, ...]  # tensors in the state of a parameter, zero at the start
-    OWN = ("diagonal", "generator", "_curvature")  # fields for copies and pickles, which torch makes of three of its own alone
+    OWN = ("diagonal", "generator", "curvature")  # fields that copies and pickles must have: torch takes only its own along
 
     def __init__(
         self,
         params: Iterable,
         defaults: dict,
-        diagonal: Diagonal | GaussNewtonBartlett,
+        diagonal: Diagonal,
         generator: torch.Generator | None,
     ):
+        check_estimator("diagonal", diagonal)
         super().__init__(params, defaults)
         if generator is None:
             device = next((p.device for group in self.param_groups for p in group["params"]), "cpu")
@@ -101,7 +124,7 @@ class SecondOrder(Checked):
         self.diagonal = diagonal
         self.generator = generator
         self.replicas = None  # the `Replicas` of `data_parallel`
-        self._curvature: dict[Tensor, Tensor] | None = None  # D since the last step; None: no backward since then
+        self.curvature: dict[Tensor, Tensor] | None = None
 
     def _update(self, group: dict, params: list[Tensor], curvature: dict[Tensor, Tensor]) -> None:
         """The rule: change `params`, all of `group` and with a gradient. `curvature` has D of those that got an estimate."""
@@ -123,13 +146,14 @@ class SecondOrder(Checked):
             raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")
         self._check_source(curvature_of)
         owners = {p: group for group in self.param_groups for p in group["params"] if p.requires_grad}
-        second = any(self._due(p, group) for p, group in owners.items())
+        second = any(self.due(p, group) for p, group in owners.items())
         twice = second and curvature_of is None
-        keep = {"create_graph": twice, "retain_graph": twice or retain_graph or (second and self._from_logits)}
+        logits = self.diagonal.source is Source.LOGITS
+        keep = {"create_graph": twice, "retain_graph": twice or retain_graph or (second and logits)}
         found = torch.autograd.grad(loss, list(owners), allow_unused=True, **keep) if owners else ()
         gradients = {p: g for p, g in zip(owners, found, strict=True) if g is not None}
         refuse_sparse_and_complex(self, gradients.values())
-        due = [p for p, group in owners.items() if self._due(p, group) and self._used(p, gradients)]
+        due = [p for p, group in owners.items() if self.due(p, group) and self._used(p, gradients)]
         D = self._estimate(self._source(curvature_of, due, gradients, retain_graph)) if due else {}
         self._keep({p: D[p] for p in due})
         if gradients:
@@ -139,37 +163,45 @@ class SecondOrder(Checked):
         """Whether `p` has a gradient: of this loss, left at zero by zero_grad(set_to_none=False), or on another rank."""
         return p in gradients or p.grad is not None or self.replicas is not None
 
+    def differentiate(self, loss: Tensor, outputs: Tensor) -> None:
+        self.backward(loss, curvature_of=outputs if self.diagonal.source is Source.LOGITS else None)
+
     @property
-    def _from_logits(self) -> bool:
-        return isinstance(self.diagonal, GaussNewtonBartlett)
+    def price(self) -> Cost:
+        if self.diagonal.source not in (Source.GRAPH, Source.LOGITS):
+            raise ValueError(f"the cost of {type(self.diagonal).__name__} depends on how much data its objective has")
+        return self.diagonal.cost([p for group in self.param_groups for p in group["params"] if p.requires_grad])
 
     def _check_source(self, given: Tensor | Objective | None) -> None:
+        name, source = type(self.diagonal).__name__, self.diagonal.source
         if isinstance(given, Objective):
+            source.check(self.diagonal, given)
             return
-        name = type(self.diagonal).__name__
-        if self._from_logits and given is None:
+        if source in (Source.OBJECTIVE, Source.LAYERS):
+            raise RuntimeError(f"{name} needs an objective: call optimizer.backward(loss, curvature_of=Objective(...))")
+        if source is Source.LOGITS and given is None:
             raise RuntimeError(f"{name} needs the model's logits: call optimizer.backward(loss, curvature_of=logits)")
         if given is not None and not given.requires_grad:
             raise RuntimeError("curvature_of has no graph: compute it from the parameters, with gradients enabled")
-        if given is not None and not self._from_logits and given.numel() != 1:
+        if given is not None and source is Source.GRAPH and given.numel() != 1:
             raise RuntimeError(f"{name} needs the curvature of a loss, one number, got shape {tuple(given.shape)}")
 
     def _source(
         self, given: Tensor | Objective | None, due: list[Tensor], gradients: dict[Tensor, Tensor], retain_graph: bool
-    ) -> Operator | GraphLogits:
+    ) -> Given:
         """What the diagonal is to be estimated from, for the parameters `due` at least."""
         if isinstance(given, Objective):
             if any(all(p is not q for q in given.params) for p in due):
                 raise RuntimeError("curvature_of is an objective that lacks parameters of the optimiser")
             return given
-        if self._from_logits:
+        if self.diagonal.source is Source.LOGITS:
             return GraphLogits(given, due, retain_graph)
         if given is None:
             return GraphHessian([gradients[p] if p in gradients else torch.zeros_like(p) for p in due], due, retain_graph)
         g = torch.autograd.grad(given, due, create_graph=True, allow_unused=True, materialize_grads=True)
         return GraphHessian(g, due, retain_graph)
 
-    def _estimate(self, H: Operator | GraphLogits) -> dict[Tensor, Tensor]:
+    def _estimate(self, H: Given) -> dict[Tensor, Tensor]:
         """D of each parameter."""
         generator = self.generator if self.replicas is None else self.replicas.source(self.generator)
         return dict(zip(H.params, self.diagonal(H, generator), strict=True))
@@ -179,12 +211,13 @@ class SecondOrder(Checked):
         """Add D to what earlier passes left, before the gradients come: a parameter without one skipped its last step."""
         if self.replicas is not None:
             self.replicas.wait()
-        kept = self._curvature or {}
-        self._curvature = {p: kept[p] + D if p in kept and p.grad is not None else D for p, D in curvature.items()}
+        kept = self.curvature or {}
+        self.curvature = {p: kept[p] + D if p in kept and p.grad is not None else D for p, D in curvature.items()}
         if self.replicas is not None:
-            self.replicas.start(self._curvature)
+            self.replicas.start(self.curvature)
 
-    def _due(self, p: Tensor, group: dict) -> bool:
+    def due(self, p: Tensor, group: dict) -> bool:
+        """Whether the next step wants an estimate of the curvature of `p`, which is in `group`."""
         return p not in self.state or self.state[p]["step"] % group["every"] == 0
 
     @torch.no_grad()
@@ -202,24 +235,23 @@ class SecondOrder(Checked):
             self.backward(loss)
         active = [[p for p in group["params"] if p.requires_grad and p.grad is not None] for group in self.param_groups]
         for group, params in zip(self.param_groups, active, strict=True):
-            if self._curvature is None or any(self._due(p, group) and p not in self._curvature for p in params):
+            if self.curvature is None or any(self.due(p, group) and p not in self.curvature for p in params):
                 raise RuntimeError("no curvature for this step: call optimizer.backward(loss), not loss.backward(), before it")
         if self.replicas is not None:
-            self.replicas.finish(self._curvature)
+            self.replicas.finish(self.curvature)
         for p in (p for params in active for p in params):
-            self._advance(p, p in self._curvature)
-        self._updates([(group, ps) for group, ps in zip(self.param_groups, active, strict=True) if ps], self._curvature)
-        self._curvature = None
+            self._advance(p, p in self.curvature)
+        self._updates([(group, ps) for group, ps in zip(self.param_groups, active, strict=True) if ps], self.curvature)
+        self.curvature = None
         return loss if loss is None else loss.detach()
 
-    def _advance(self, p: Tensor, estimated: bool) -> dict:
-        """The state of `p`, which its first step makes, with this step counted."""
+    def _advance(self, p: Tensor, estimated: bool) -> None:
+        """Count this step in the state of `p`, which its first step makes."""
         state = self.state[p]
         if not state:
             state.update(step=0, estimates=0, **{name: torch.zeros_like(p) for name in self.KEPT})
         state["step"] += 1
         state["estimates"] += estimated
-        return state
 
     def _updates(self, active: list[tuple[dict, list[Tensor]]], curvature: dict[Tensor, Tensor]) -> None:
         """`_update`, group by group."""
@@ -229,7 +261,7 @@ class SecondOrder(Checked):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, and the curvature that came with them."""
         super().zero_grad(set_to_none)
-        self._curvature = None
+        self.curvature = None
 
     def state_dict(self) -> dict:
         """As torch's, with the state of the generator."""
@@ -247,10 +279,10 @@ class SecondOrder(Checked):
         super().load_state_dict(state_dict)
         if saved is not None:
             self.generator.set_state(saved["state"].cpu())
-        self._curvature = None
+        self.curvature = None
 
     def __getstate__(self) -> dict:
         own = {name: getattr(self, name) for name in self.OWN} | {"replicas": None}
         if self.replicas is not None:
-            own["_curvature"] = None  # it may be on its way between ranks
+            own["curvature"] = None  # it may be on its way between ranks
         return super().__getstate__() | own

@@ -43,7 +43,7 @@ import torch.distributed
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from secondlook.curvature.gauss_newton import GaussNewtonBartlett
+from secondlook.curvature.source import Source
 from secondlook.optim.base import SecondOrder
 
 PROBES = ("independent", "equal")
@@ -66,8 +66,9 @@ def data_parallel(optimizer: SecondOrder, model: DistributedDataParallel, probes
         raise TypeError(f"model must be a DistributedDataParallel, got {type(model).__name__}")
     if probes not in PROBES:
         raise ValueError(f"probes must be one of {', '.join(PROBES)}, got {probes!r}")
-    if probes == "equal" and isinstance(optimizer.diagonal, GaussNewtonBartlett):
-        raise ValueError("probes must be independent for GaussNewtonBartlett: its labels are of each rank's own rows")
+    if probes == "equal" and optimizer.diagonal.source is Source.LOGITS:
+        name = type(optimizer.diagonal).__name__
+        raise ValueError(f"probes must be independent for {name}: its labels are of each rank's own rows")
     if model.static_graph:
         raise ValueError("model must not have static_graph=True: it averages no gradients that come from autograd.grad")
     averaged = {p for name, p in model.module.named_parameters() if name not in model.parameters_to_ignore}

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from secondlook.curvature.gauss_newton import ONE_PASS_BACKWARD
 from secondlook.curvature.kronecker import (
     FISHERS,
     LIKELIHOODS,
@@ -42,6 +43,7 @@ from secondlook.curvature.kronecker import (
     has_bias,
     supported,
 )
+from secondlook.curvature.objective import Cost
 from secondlook.optim.base import BETA, COUNT, FLAG, NOT_NEGATIVE, POSITIVE, Checked, check, refuse_sparse_and_complex
 from secondlook.optim.placement import Exchange, Placement
 
@@ -103,6 +105,7 @@ class KFAC(Checked):
         "factors_every": COUNT,
         "inverses_every": COUNT,
     }
+    HOOKED = True
 
     def __init__(
         self,
@@ -162,6 +165,17 @@ class KFAC(Checked):
             raise RuntimeError("fisher is 'empirical': its factors come from loss.backward() alone")
         if self._due("factors_every"):
             self._statistics.gather_from(output, self.fisher, self.likelihood, self.exchange.generator(self.generator))
+
+    def differentiate(self, loss: Tensor, outputs: Tensor) -> None:
+        if self.fisher != "empirical":
+            self.curvature(outputs)
+        loss.backward()
+
+    @property
+    def price(self) -> Cost:
+        if self.fisher == "exact":
+            raise ValueError("the cost of K-FAC with fisher='exact' depends on how many outputs the model has")
+        return Cost() if self.fisher == "empirical" else ONE_PASS_BACKWARD
 
     def _due(self, name: str) -> bool:
         return self.steps % self.param_groups[0][name] == 0

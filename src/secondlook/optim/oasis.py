@@ -37,9 +37,8 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
-from secondlook.curvature.gauss_newton import GaussNewtonBartlett, GraphLogits
 from secondlook.curvature.hutchinson import ONE_PROBE
-from secondlook.curvature.products import Operator
+from secondlook.curvature.source import Given
 from secondlook.optim.base import BETA, COUNT, FLAG, NOT_NEGATIVE, POSITIVE, SecondOrder, check
 
 
@@ -60,7 +59,7 @@ class OASIS(SecondOrder):
         adaptive        let the rate adapt. There is one for all groups, which starts from the `lr` of the first; each group's
                         `lr` shows it after a step. What a scheduler makes of it is eta_{t-1} at the next step
         warmup          estimates for D_1; for an estimator without chance, 1 is enough
-        diagonal        estimator of the curvature: `Hutchinson`, `Exact`, any other `Diagonal`, or `GaussNewtonBartlett`
+        diagonal        estimator of the curvature: `Hutchinson`, `GaussNewtonBartlett`, `Exact`, or any other `Diagonal`
         generator       see `SecondOrder`
 
     State of a parameter: `step` (t), `estimates` (how many are in D), `exp_hessian_diag` (D), and, where the rate adapts,
@@ -88,7 +87,7 @@ class OASIS(SecondOrder):
         every: int = 1,
         adaptive: bool = False,
         warmup: int = 10,
-        diagonal: Diagonal | GaussNewtonBartlett = ONE_PROBE,
+        diagonal: Diagonal = ONE_PROBE,
         generator: torch.Generator | None = None,
     ):
         check({"adaptive": adaptive, "warmup": warmup}, {"adaptive": FLAG, "warmup": COUNT})
@@ -97,7 +96,13 @@ class OASIS(SecondOrder):
         defaults = dict(lr=lr, beta2=beta2, alpha=alpha, weight_decay=weight_decay, every=every, growth=math.inf)
         super().__init__(params, defaults, diagonal, generator)
 
-    def _estimate(self, H: Operator | GraphLogits) -> dict[Tensor, Tensor]:
+    @property
+    def estimates(self) -> int:
+        """How many estimates there have been, with all those of the first step."""
+        had = super().estimates
+        return had + self.warmup - 1 if had else 0
+
+    def _estimate(self, H: Given) -> dict[Tensor, Tensor]:
         draws = self.warmup if any(p not in self.state for p in H.params) else 1
         D = super()._estimate(H.kept() if draws > 1 else H)
         for left in reversed(range(draws - 1)):

@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
-from secondlook.curvature.gauss_newton import GaussNewtonBartlett
 from secondlook.curvature.hutchinson import ONE_PROBE
 from secondlook.optim.base import BETAS, COUNT, NOT_NEGATIVE, POSITIVE, SecondOrder
 
@@ -59,7 +58,7 @@ class Sophia(SecondOrder):
         betas, eps      as in the update rule; the defaults are the paper's
         weight_decay    decay, decoupled
         gamma, rho      as in the update rule; the paper's gamma is 0.01 for Sophia-H and 0.05 for Sophia-G
-        diagonal        estimator of the curvature: `Hutchinson`, `Exact`, any other `Diagonal`, or `GaussNewtonBartlett`
+        diagonal        estimator of the curvature: `Hutchinson`, `GaussNewtonBartlett`, `Exact`, or any other `Diagonal`
         every           steps from one estimate to the next (the paper's k)
         generator       see `SecondOrder`
 
@@ -87,7 +86,7 @@ class Sophia(SecondOrder):
         *,
         gamma: float = 0.01,
         rho: float = 1.0,
-        diagonal: Diagonal | GaussNewtonBartlett = ONE_PROBE,
+        diagonal: Diagonal = ONE_PROBE,
         every: int = 10,
         generator: torch.Generator | None = None,
     ):

@@ -13,31 +13,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from secondlook.curvature.gauss_newton import GaussNewtonBartlett
-from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost
-from secondlook.optim.base import SecondOrder
-from secondlook.optim.kfac import KFAC
+from secondlook.optim.base import Checked, SecondOrder
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (outputs (B, ...), y (B, ...)) -> scalar, a mean over the B examples
 Step = Callable[[Tensor, Tensor], Tensor]
 Differentiate = Callable[[torch.optim.Optimizer, nn.Module, Criterion, Tensor, Tensor], Tensor]  # -> loss, without a graph
 
-ONE_PASS_BACKWARD = Cost(gradients=2 / 3)  # a gradient is three matrix products a layer: one forward, two backward
 WARM_UP = 3  # steps before one is captured: libraries choose their algorithms in them, and state is made
 
 
 def differentiate(optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
-    """Put into `.grad`, and into the optimiser, all that its step needs: the one place where optimisers differ."""
+    """Put into `.grad`, and into the optimiser, all that its step needs."""
     optimizer.zero_grad()
     outputs = model(x)
     loss = criterion(outputs, y)
-    if isinstance(optimizer, SecondOrder):
-        optimizer.backward(loss, curvature_of=outputs if isinstance(optimizer.diagonal, GaussNewtonBartlett) else None)
-        return loss.detach()
-    if isinstance(optimizer, KFAC) and optimizer.fisher != "empirical":
-        optimizer.curvature(outputs)
-    loss.backward()
+    if isinstance(optimizer, Checked):
+        optimizer.differentiate(loss, outputs)
+    else:
+        loss.backward()
     return loss.detach()
 
 
@@ -73,7 +67,7 @@ def captured_step(
     devices = {p.device.type for p in params}
     if isinstance(optimizer, SecondOrder):
         devices.add(optimizer.generator.device.type)
-    if isinstance(optimizer, KFAC) or devices != {"cuda"}:
+    if getattr(optimizer, "HOOKED", False) or devices != {"cuda"}:
         raise ValueError("optimizer must not be K-FAC and must have parameters and generator on a GPU, to be captured")
     if getattr(optimizer, "replicas", None) is not None:
         raise ValueError("optimizer must not be data-parallel to be captured")
@@ -153,7 +147,7 @@ class Captured:
             loss = compute(x, y)
         params = [p for group in optimizer.param_groups for p in group["params"]]
         gradients = {p: p.grad for p in params if p.grad is not None}
-        return cls(graph, x, y, loss, gradients, optimizer._curvature if isinstance(optimizer, SecondOrder) else None)
+        return cls(graph, x, y, loss, gradients, optimizer.curvature if isinstance(optimizer, SecondOrder) else None)
 
     def replay(self, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
         """The loss on (x, y); gradients and curvature are handed to `optimizer`."""
@@ -163,7 +157,7 @@ class Captured:
         for p, g in self.gradients.items():
             p.grad = g
         if self.curvature is not None:
-            optimizer._curvature = dict(self.curvature)
+            optimizer.curvature = dict(self.curvature)
         return self.loss
 
 
@@ -171,28 +165,22 @@ def due(optimizer: torch.optim.Optimizer) -> tuple[bool, ...]:
     """Of each parameter of an optimiser of second order, whether its curvature is estimated in the next step."""
     if not isinstance(optimizer, SecondOrder):
         return ()
-    return tuple(optimizer._due(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+    return tuple(optimizer.due(p, group) for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
 
 
 def price(optimizer: torch.optim.Optimizer) -> Cost:
     """What one estimate of curvature costs beside the step's gradient, in passes over the batch.
 
-    Raises ValueError for an estimator whose cost depends on more than itself.
+    Raises ValueError where that depends on more than the optimiser and its estimator.
     """
-    if isinstance(optimizer, SecondOrder):
-        if isinstance(optimizer.diagonal, Hutchinson):
-            return Cost(products=optimizer.diagonal.probes)
-        if isinstance(optimizer.diagonal, GaussNewtonBartlett):
-            return ONE_PASS_BACKWARD
-        raise ValueError(f"price must be given for the estimator {type(optimizer.diagonal).__name__}")
-    if isinstance(optimizer, KFAC) and optimizer.fisher != "empirical":
-        if optimizer.fisher == "mc":
-            return ONE_PASS_BACKWARD
-        raise ValueError("price must be given for K-FAC with fisher='exact': one pass backward for each output")
-    return Cost()
+    if not isinstance(optimizer, Checked):
+        return Cost()
+    try:
+        return optimizer.price
+    except ValueError as error:
+        raise ValueError(f"price must be given: {error}") from None
 
 
 def estimates(optimizer: torch.optim.Optimizer) -> int:
-    """How many estimates of curvature the optimiser has had; OASIS takes `warmup` of them at its first step."""
-    had = max((state.get("estimates", 0) for state in optimizer.state.values()), default=0)
-    return had + getattr(optimizer, "warmup", 1) - 1 if had else 0
+    """How many estimates of curvature the optimiser has had."""
+    return optimizer.estimates if isinstance(optimizer, Checked) else 0
