@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from secondlook.curvature import Exact, GaussNewtonBartlett
-from secondlook.curvature.gauss_newton import GraphLogits
+from secondlook.curvature.source import GraphLogits
 from secondlook.optim import OASIS, AdaHessian, Sophia, data_parallel
 
 X = torch.randn(16, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

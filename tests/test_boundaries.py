@@ -1,5 +1,6 @@
-"""Who may import whom, found by reading imports."""
+"""Who may import whom, and who may reach into whom, found by reading the code."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,35 @@ def test_numbers_need_no_plotting(path):
 def test_no_experiment_imports_another(path):
     others = ROOT / "experiments"
     assert not [file for file in imported(path, ROOT) if others in file.parents and file.parent != path.parent]
+
+
+FOREIGN = {  # what torch and the standard library offer under no public name
+    "torch._C", "torch._C._current_graph_task_id", "nn.modules.batchnorm._BatchNorm", "nn.modules.dropout._DropoutNd",
+    "os._exit",
+}  # fmt: skip
+
+
+def reaches(source: str) -> list[str]:
+    """Private attributes of anything but `self`, `cls` and `super()`, and private names of other modules."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+            own = ast.unparse(node.value) in ("self", "cls", "super()")
+            if not own and ast.unparse(node) not in FOREIGN and not ast.unparse(node).startswith("torch._foreach_"):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom):
+            found += [alias.name for alias in node.names if alias.name.startswith("_")]
+    return found
+
+
+@names([*modules("."), *sorted(path for e in EXPERIMENTS for path in e.folder.rglob("*.py"))])
+def test_no_private_attribute_is_reached_across_modules(path):
+    assert not reaches(path.read_text())
+
+
+def test_a_reach_is_seen():
+    source = "from a import _b\nself._x\ntorch._foreach_add_(y)\noptimizer._state\nz.__dict__\nsuper()._check(1)"
+    assert reaches(source) == ["_b", "optimizer._state"]
 
 
 def test_drawing_never_imports_torch(project):

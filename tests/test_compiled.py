@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from secondlook.curvature import Hutchinson
-from secondlook.optim import AdaHessian, compiled_step
+from secondlook.optim import OASIS, AdaHessian, Sophia, compiled_step
 from secondlook.problems.batch_norm import BatchNorm2d
 
 X = torch.randn(16, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -25,18 +25,20 @@ def network() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(
-    "backend, options",
+    "make, backend, options",
     [
-        ("aot_eager", {}),
-        ("aot_eager", {"every": 3}),
-        ("aot_eager", OPTIONS),
-        pytest.param("inductor", OPTIONS, marks=COMPILER),
+        (AdaHessian, "aot_eager", {}),
+        (AdaHessian, "aot_eager", {"every": 3}),
+        (AdaHessian, "aot_eager", OPTIONS),
+        (Sophia, "aot_eager", {"every": 3}),
+        (OASIS, "aot_eager", {"warmup": 1, "adaptive": True}),
+        pytest.param(AdaHessian, "inductor", OPTIONS, marks=COMPILER),
     ],
 )
-def test_ten_steps_agree_with_the_ordinary_ones(backend, options):
+def test_ten_steps_agree_with_the_ordinary_ones(make, backend, options):
     ours, theirs = network(), network()
-    ordinary = AdaHessian(ours.parameters(), lr=0.01, **options)
-    other = AdaHessian(theirs.parameters(), lr=0.01, **options)
+    ordinary = make(ours.parameters(), lr=0.01, **options)
+    other = make(theirs.parameters(), lr=0.01, **options)
     step = compiled_step(other, theirs, CRITERION, backend)
     for t in range(10):
         loss = CRITERION(ours(X), Y)
@@ -93,6 +95,8 @@ def data_parallel_in_name(optimizer: AdaHessian) -> AdaHessian:
         lambda m: AdaHessian(m.parameters(), diagonal=Hutchinson(2)),
         lambda m: AdaHessian(m[0].parameters()),
         lambda m: AdaHessian([{"params": m[0].parameters()}, {"params": m[3].parameters()}]),
+        lambda m: OASIS(m.parameters()),
+        lambda m: torch.optim.SGD(m.parameters()),
         lambda m: data_parallel_in_name(AdaHessian(m.parameters())),
     ],
 )

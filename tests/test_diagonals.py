@@ -16,6 +16,7 @@ from secondlook.curvature import (
     Averaged,
     Bekas,
     Composed,
+    Cost,
     DiagPlusPlus,
     Exact,
     FiniteDifferences,
@@ -379,31 +380,36 @@ def test_finite_differences_serve_every_estimator_of_operators():
 
 # --- one interface
 
-METHODS = {  # at s = 6, with the cost in gradients of k products to a pass over the data: (gradients, products)
-    "Hutchinson": (Hutchinson(6), (6, 6)),
-    "Bekas": (Bekas(6), (6, 6)),
-    "XDiag": (XDiag(6), (6, 6)),
-    "DiagPlusPlus": (DiagPlusPlus(6), (6, 6)),
-    "LayerWise": (LayerWise(Hutchinson(2)), (6, 6)),
-    "MeanSquare": (MeanSquare(6), (6, 6)),
-    "Averaged": (Averaged(Hutchinson(6), 2), (6, 6)),
-    "PerExample": (PerExample(6), (6, 6)),
-    "groups": (PerExample(6, groups=2), (6, 6)),
-    "Preactivations": (Preactivations(6), (6 + 2 / 3, 0)),
-    "FiniteDifferences": (FiniteDifferences(Hutchinson(6), order=2), (12, 0)),
-    "GaussNewtonDiagonal": (GaussNewtonDiagonal(), (5 / 3, 0)),
-    "draws": (GaussNewtonDiagonal(6), (25 / 3, 0)),
-    "GaussNewtonBartlett": (GaussNewtonBartlett(), (1, 0)),
+METHODS = {  # at s = 6: (gradients, products) spent with k products to a pass over the data, and what the estimator declares
+    "Hutchinson": (Hutchinson(6), (6, 6), (0, 6)),
+    "Bekas": (Bekas(6), (6, 6), (0, 6)),
+    "XDiag": (XDiag(6), (6, 6), (0, 6)),
+    "DiagPlusPlus": (DiagPlusPlus(6), (6, 6), (0, 6)),
+    "LayerWise": (LayerWise(Hutchinson(2)), (6, 6), (0, 6)),
+    "MeanSquare": (MeanSquare(6), (6, 6), (0, 6)),
+    "Averaged": (Averaged(Hutchinson(6), 2), (6, 6), (0, 6)),
+    "PerExample": (PerExample(6), (6, 6), (6, 6)),
+    "groups": (PerExample(6, groups=2), (6, 6), (6, 6)),
+    "Preactivations": (Preactivations(6), (6 + 2 / 3, 0), None),
+    "FiniteDifferences": (FiniteDifferences(Hutchinson(6), order=2), (12, 0), (12, 0)),
+    "GaussNewtonDiagonal": (GaussNewtonDiagonal(), (5 / 3, 0), None),
+    "draws": (GaussNewtonDiagonal(6), (25 / 3, 0), (25 / 3, 0)),
+    "GaussNewtonBartlett": (GaussNewtonBartlett(), (1, 0), (2 / 3, 0)),
 }
-every_method = pytest.mark.parametrize(("method", "cost"), METHODS.values(), ids=METHODS)
+every_method = pytest.mark.parametrize(("method", "cost", "declared"), METHODS.values(), ids=METHODS)
 TAKES_APART = (PerExample(), Preactivations(), FiniteDifferences(), GaussNewtonDiagonal(), GaussNewtonBartlett())
 
 
 @every_method
-def test_cost_and_shape_and_source_of_chance(method, cost):
+def test_cost_and_shape_and_source_of_chance(method, cost, declared):
     L, before = objective("dense"), torch.get_rng_state()
     D, spent = estimate(L, method, seeded())
     assert (spent.gradients, spent.products) == (pytest.approx(cost[0]), pytest.approx(cost[1]))
+    if declared is None:
+        with pytest.raises(ValueError, match=f"^the cost of .*{type(method).__name__} depends on"):
+            method.cost(L.params)
+    else:
+        assert method.cost(L.params) == Cost(*declared)
     assert [d.shape for d in D] == [p.shape for p in L.params] and not any(d.requires_grad for d in D)
     assert all(torch.equal(a, b) for a, b in zip(D, method(L, seeded()), strict=True))
     assert torch.equal(before, torch.get_rng_state()) and not any(p.requires_grad for p in L.params)
@@ -491,6 +497,9 @@ def test_layers_that_preactivations_cannot_take(make, message):
         (lambda: PerExample(groups=0), "groups must be a positive integer, got 0"),
         (lambda: Preactivations(0), "probes must be a positive integer, got 0"),
         (lambda: GaussNewtonDiagonal(draws=0), "draws must be a positive integer, got 0"),
+        (lambda: LayerWise(PerExample()), "method must be an estimator that needs products with a matrix"),
+        (lambda: FiniteDifferences(GaussNewtonBartlett()), "method must be an estimator that needs products with a matrix"),
+        (lambda: Averaged(Exact), "method must be an estimator of the diagonal, such as Hutchinson\\(\\), got <class"),
         (lambda: FiniteDifferences(order=3), "order must be an even integer of at least 2, got 3"),
         (lambda: FiniteDifferences(step=0), "step must be a number above zero, got 0"),
     ],

@@ -17,10 +17,10 @@ from cases import BOWL, CONV, LOGISTIC, QUADRATIC
 from torch.nn import functional
 
 import secondlook.optim
-from secondlook.curvature import Exact, GaussNewtonBartlett, Hutchinson, Objective
-from secondlook.curvature.gauss_newton import GraphLogits
+from secondlook.curvature import Averaged, Exact, GaussNewtonBartlett, Hutchinson, Objective, PerExample
+from secondlook.curvature.source import GraphLogits
 from secondlook.optim import OASIS, AdaBelief, AdaHessian, Sophia
-from secondlook.optim.base import SecondOrder
+from secondlook.optim.base import Checked, SecondOrder
 
 NAN, INF = math.nan, math.inf
 RATE = {"lr": [-1.0, NAN, INF, "0.1"]}
@@ -97,12 +97,7 @@ def differentiate(optimizer, params):
     """One gradient, and curvature where it is wanted, of the cross entropy of `logits`; returns the loss."""
     out = logits(params)
     loss = functional.cross_entropy(out, Y)
-    if not isinstance(optimizer, SecondOrder):
-        loss.backward()
-    elif isinstance(optimizer.diagonal, GaussNewtonBartlett):
-        optimizer.backward(loss, curvature_of=out)
-    else:
-        optimizer.backward(loss)
+    optimizer.differentiate(loss, out) if isinstance(optimizer, Checked) else loss.backward()
     return loss.item()
 
 
@@ -366,7 +361,7 @@ def test_a_graph_can_be_kept(entry):
 
 @pytest.mark.parametrize("make", [AdaHessian, OASIS, Sophia])
 def test_each_estimator_fits_each_optimiser(make):
-    for diagonal in (Hutchinson(2), Exact(), GaussNewtonBartlett()):
+    for diagonal in (Hutchinson(2), Exact(), GaussNewtonBartlett(), Averaged(GaussNewtonBartlett(), 2)):
         params = LOGISTIC.params()
         optimizer = make(params, 0.02, diagonal=diagonal)
         train(optimizer, params, 30)
@@ -382,6 +377,12 @@ def test_each_estimator_says_what_it_is_estimated_from():
         sampled.backward(loss)
     with pytest.raises(RuntimeError, match=r"Hutchinson needs the curvature of a loss, one number, got shape \(12, 4\)"):
         probed.backward(loss, curvature_of=out)
+    with pytest.raises(
+        RuntimeError, match=r"^PerExample needs an objective: call optimizer.backward\(loss, curvature_of=Objective"
+    ):
+        Sophia(params, diagonal=PerExample()).backward(loss)
+    with pytest.raises(ValueError, match="^diagonal must be an estimator of the diagonal, such as Hutchinson"):
+        Sophia(params, diagonal=Hutchinson)
     with pytest.raises(RuntimeError, match="curvature_of has no graph"):
         sampled.backward(loss, curvature_of=out.detach())
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
 
-from secondlook.curvature import Cost, Exact, GaussNewtonBartlett, Hutchinson
+from secondlook.curvature import Cost, Exact, GaussNewtonBartlett, Hutchinson, PerExample
 from secondlook.errors import Mistake, OutOfTime
 from secondlook.optim import KFAC, OASIS, AdaHessian, compiled_step
 from secondlook.training import Checkpoints, Precision, Run, captured_step, eager_step, generator, price, train
@@ -445,10 +445,14 @@ def test_products_are_those_that_were_taken(monkeypatch):
 
 
 def test_the_cost_of_an_estimate_that_is_not_known_must_be_given():
-    exact = AdaHessian(network(0).parameters(), diagonal=Exact())
-    with pytest.raises(ValueError, match="^price must be given for the estimator Exact$"):
-        price(exact)
-    with pytest.raises(ValueError, match="^price must be given for K-FAC with fisher='exact'"):
+    parameters = list(network(0).parameters())
+    n = sum(p.numel() for p in parameters)
+    assert price(AdaHessian(parameters, diagonal=Exact())) == Cost(products=n)
+    with pytest.raises(
+        ValueError, match="^price must be given: the cost of PerExample depends on how much data its objective has$"
+    ):
+        price(AdaHessian(parameters, diagonal=PerExample()))
+    with pytest.raises(ValueError, match="^price must be given: the cost of K-FAC with fisher='exact' depends on"):
         price(KFAC(network(0), fisher="exact"))
     run = finished(make("AdaHessian", cost=Cost(gradients=0.25, products=0.25)))  # such as of a quarter of the batch
     assert run.rows[-1]["gradient_equivalents"] == 12 * 1.75

@@ -101,12 +101,11 @@ def _row(method: str, step: int, metric: str, value: float) -> list[dict]:
 def _under_ddp(make: Callable, lr: float, model: nn.Module) -> Callable:
     model = DistributedDataParallel(model)
     optimizer = data_parallel(make(model.parameters(), lr=lr), model)
-    sampled = isinstance(optimizer.diagonal, GaussNewtonBartlett)
 
     def step(x: Tensor, y: Tensor) -> None:
         logits = model(x)
         optimizer.zero_grad()
-        optimizer.backward(cross_entropy(logits, y), curvature_of=logits if sampled else None)
+        optimizer.differentiate(cross_entropy(logits, y), logits)
         optimizer.step()
 
     return step

@@ -173,7 +173,7 @@ def _updates(params: Update) -> dict:
         q.grad, D[q] = p.grad.clone(), torch.randn(p.shape, generator=generator)
 
     def step():
-        adahessian._curvature = dict(D)  # as `backward` leaves it
+        adahessian.curvature = dict(D)  # as `backward` leaves it
         adahessian.step()
 
     return {"fused Adam": adam.step, "AdaHessian": step}

@@ -1,9 +1,9 @@
 """What an estimator of the diagonal asks its questions of. Every estimator declares one of four kinds of source.
 
-    GRAPH       any `Operator`, a matrix that is known by its products: a `GraphHessian`, an `Objective`, a block of one
-    LOGITS      the logits of a classifier with their graph, a `GraphLogits`; or an `Objective` that tells its outputs
-    OBJECTIVE   an `Objective`, which can be moved, and taken apart into batches and examples
-    LAYERS      an `Objective` of a `Composed`, which tells the model, its layers and its outputs from the criterion
+GRAPH       any `Operator`, a matrix that is known by its products: a `GraphHessian`, an `Objective`, a block of one
+LOGITS      the logits of a classifier with their graph, a `GraphLogits`; or an `Objective` that tells its outputs
+OBJECTIVE   an `Objective`, which can be moved, and taken apart into batches and examples
+LAYERS      an `Objective` of a `Composed`, which tells the model, its layers and its outputs from the criterion
 """
 
 from dataclasses import dataclass, replace

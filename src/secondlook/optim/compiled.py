@@ -13,8 +13,8 @@ and forward over reverse costs more here. The steps between two estimates are a 
 Parameters, buffers, state and probes are the model's and the optimiser's own, so compiled and ordinary steps may alternate, and
 `state_dict` holds all.
 
-Cost: as the optimiser with one probe; compilation takes a quarter of a minute or more, again for every new shape of a batch, and
-needs a C++ compiler with the default backend.
+Cost: that of the optimiser with one probe. Compilation takes a quarter of a minute or more, again for every new shape of a
+batch, and needs a C++ compiler with the default backend.
 Deviations: the operations are those of `backward` in an order that the compiler chooses, so results differ by rounding.
 """
 
