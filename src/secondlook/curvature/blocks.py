@@ -27,15 +27,30 @@ Blocks = list[list[int]]  # entries of theta, the parameters flattened one after
 
 
 def whole(params: Sequence[Tensor]) -> Blocks:
+    """One block of everything.
+
+    >>> whole([torch.ones(1, 2), torch.ones(1)])
+    [[0, 1, 2]]
+    """
     return [list(range(sum(p.numel() for p in params)))]
 
 
 def tensors(params: Sequence[Tensor]) -> Blocks:
+    """A block for each tensor.
+
+    >>> tensors([torch.ones(1, 2), torch.ones(1)])
+    [[0, 1], [2]]
+    >>> optimizer = Newton([torch.ones(2, requires_grad=True)], blocks=tensors)
+    """
     return [list(entries) for entries in _entries(params)]
 
 
 def neurons(params: Sequence[Tensor], bias: bool = True) -> Blocks:
-    """Blocks of neurons; the bias of a weight is the vector, as long as the weight has rows, that directly follows it."""
+    """Blocks of neurons; the bias of a weight is the vector, as long as the weight has rows, that directly follows it.
+
+    >>> neurons([torch.ones(2, 2), torch.ones(2)])
+    [[0, 1, 4], [2, 3, 5]]
+    """
     blocks: Blocks = []
     before = None  # the weight just before
     for p, entries in zip(params, _entries(params), strict=True):
@@ -65,6 +80,11 @@ class BlockHessian:
     groups      blocks of one size b each: their entries (blocks, b) and their matrices (blocks, b, b)
     H @ v       the product, (n,) to (n,); of the whole Hessian, while it is not formed, one Hessian-vector product
     products    how many Hessian-vector products were made
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> H = BlockHessian(torch.autograd.grad((w**3).sum(), [w], create_graph=True), [w], blocks=[[0], [1]])
+    >>> H @ torch.ones(2)
+    tensor([ 6., 12.])
     """
 
     def __init__(self, gradients: Sequence[Tensor], params: Sequence[Tensor], blocks: Blocks):

@@ -29,6 +29,11 @@ class GaussNewton:
     """G of an `Objective`, at the same parameters and in its mode and chunks; an `Operator`. Work is added to its cost.
 
     Raises TypeError where the loss is not a `Composed`, which alone says what the outputs are.
+
+    >>> loss = Composed(lambda theta, x: x * theta[0] ** 2, torch.nn.functional.mse_loss)
+    >>> G = GaussNewton(Objective(loss, [torch.tensor(1.0)], (torch.ones(1), torch.zeros(1))))
+    >>> [Gv for v, Gv in G.products([[torch.tensor(1.0)]])]  # 2 (2 theta)^2; H v is 12
+    [[tensor(8.)]]
     """
 
     def __init__(self, objective: Objective):

@@ -220,6 +220,13 @@ def kronecker_factors(
     """(A, G) of every supported layer of `model` at the inputs x (N, ...), by name; the model runs in the mode it is in.
 
     `fisher` is 'exact' or 'mc'; parameters and gradients are left alone. A layer in eval() mode is left out.
+
+    >>> A, G = kronecker_factors(torch.nn.Linear(1, 2), torch.tensor([[1.0], [3.0]]))[""]
+    >>> A  # the means of x^2, x and 1
+    tensor([[5., 2.],
+            [2., 1.]])
+    >>> G.diagonal().round(decimals=4)  # 2 / K, the second derivative of the mean of K = 2 squares
+    tensor([1., 1.])
     """
     if fisher not in FISHERS[1:]:
         raise ValueError(f"fisher must be 'mc' or 'exact', got {fisher!r}")

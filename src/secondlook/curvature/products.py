@@ -17,7 +17,19 @@ Vector = Sequence[Tensor]  # n numbers, in the shapes of the parameters
 
 
 class Operator(Protocol):
-    """A symmetric (n, n) matrix that is known by its products with vectors; `params` give the vectors' shapes."""
+    """A symmetric (n, n) matrix that is known by its products with vectors; `params` give the vectors' shapes.
+
+    >>> class Twice:
+    ...     params = [torch.zeros(3)]
+    ...
+    ...     def products(self, vectors):
+    ...         yield from ((v, [2 * part for part in v]) for v in vectors)
+    ...
+    ...     def kept(self):
+    ...         return self
+    >>> hessian_diagonal(Twice(), method=Exact())
+    [tensor([2., 2., 2.])]
+    """
 
     params: Vector
 
@@ -33,6 +45,11 @@ class GraphHessian:
     """H of a loss from the graph of its `gradients`, which the last product frees unless `retain_graph`.
 
     `gradients` and `params` match in number and shape. Given some of a model's parameters, it is their block of H.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> g = torch.autograd.grad((w**3).sum(), [w], create_graph=True)
+    >>> [Hv for v, Hv in GraphHessian(g, [w]).products([[torch.ones(2)]])]
+    [[tensor([ 6., 12.])]]
     """
 
     gradients: Vector
@@ -62,6 +79,11 @@ def hvp(
     parameters only give the product with their rows of H. Where no gradient depends on a parameter, the result is zero. The
     graph is freed unless `retain_graph`. With `batched`, vectors and results have one more dimension in front, of k vectors,
     and all k products are taken in one pass.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> g = torch.autograd.grad((w**3).sum(), [w], create_graph=True)
+    >>> hvp(g, [w], [torch.ones(2)])
+    [tensor([ 6., 12.])]
     """
     k = vectors[0].shape[:1] if batched else ()
     live = [(g, v) for g, v in zip(gradients, vectors, strict=True) if g.requires_grad]

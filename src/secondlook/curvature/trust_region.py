@@ -33,7 +33,11 @@ from torch import Tensor
 
 
 def trust_region_step(g: Tensor, H: Tensor, radius: float) -> Tensor:
-    """The exact p (n,) for g (n,) and symmetric H (n, n)."""
+    """The exact p (n,) for g (n,) and symmetric H (n, n).
+
+    >>> trust_region_step(torch.tensor([4.0]), torch.eye(1), radius=1.0)
+    tensor([-1.])
+    """
     eigenvalues, Q = torch.linalg.eigh(H)
     return Q @ in_eigenbasis(Q.T @ g, eigenvalues, radius)
 
@@ -65,7 +69,11 @@ def in_eigenbasis(gamma: Tensor, eigenvalues: Tensor, radius: float) -> Tensor:
 def steihaug(
     g: Tensor, product: Callable[[Tensor], Tensor], radius: float, tolerance: float = 0.5, max_products: int | None = None
 ) -> Tensor:
-    """p (n,) by truncated conjugate gradients; `product` maps v (n,) to H v (n,). `max_products` is n by default."""
+    """p (n,) by truncated conjugate gradients; `product` maps v (n,) to H v (n,). `max_products` is n by default.
+
+    >>> steihaug(torch.tensor([4.0, 0.0]), lambda v: 2 * v, radius=10.0)  # Newton's step
+    tensor([-2.,  0.])
+    """
     p, r, d = torch.zeros_like(g), g, -g
     rr = (r @ r).item()
     stop = min(tolerance, rr**0.25) ** 2 * rr

@@ -84,12 +84,12 @@ def _meant_by(name: str, root: Path) -> Iterator[Path]:
     folder = _folder(first, root)
     if folder is None:
         return
-    for part in rest:
-        package = folder / "__init__.py"
+    for depth, part in enumerate(rest, 1):
+        package, own = folder / "__init__.py", ".".join([first, *rest[:depth]])
         handed = _re_exports(package) if package.is_file() else {}
         if handed is None:
             yield package
-        elif part in handed:
+        elif handed.get(part, own) != own:  # and no module of the package's own
             yield from _meant_by(handed[part], root)
             return
         if (folder / f"{part}.py").is_file():
