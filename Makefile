@@ -3,13 +3,15 @@
 # make reproduce    everything twice from the last commit, in clean folders: are tables, verdicts and figures the same to the byte,
 #                   and README.md what the build makes it?
 # make test-slurm   the workflow on a real Slurm of one node, which it starts and stops
+# make test-frameworks   the examples of docs/frameworks.md with Lightning, accelerate and transformers, which it installs
+# make docs         the library's reference from its docstrings: results/reference/index.html; it installs pdoc
 
 PYTHON ?= python3
 CORES ?= 8
 SCALE ?= paper
 BIN = .venv/bin
 
-.PHONY: all test reproduce test-slurm clean
+.PHONY: all test reproduce test-slurm test-frameworks docs clean
 
 all: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -34,6 +36,20 @@ reproduce: .venv/installed
 
 test-slurm: .venv/installed
 	tests/slurm/run.sh $(BIN)/python
+
+INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --quiet --no-build-isolation --editable
+FILES = $(wildcard src/secondlook/optim/*.py src/secondlook/curvature/*.py)
+
+test-frameworks: .venv/installed
+	$(INSTALL) '.[frameworks]'
+	$(BIN)/python -m pytest -k frameworks tests/test_documentation.py
+
+# A page for each package and each file; curvature names two of its files itself.
+docs: .venv/installed
+	$(INSTALL) '.[docs]'
+	$(BIN)/pdoc --template-directory docs/template --output-directory results/reference secondlook.optim secondlook.curvature \
+		$(subst /,.,$(patsubst src/%.py,%,$(filter-out %/__init__.py %/blocks.py %/dense.py,$(FILES))))
+	@echo "The reference: results/reference/index.html"
 
 # pip from outside fills the environment, so that a Python without ensurepip will do.
 .venv/installed: requirements.lock
