@@ -1,6 +1,8 @@
-"""What is documented runs: README's Python, and the page on frameworks where torch is enough."""
+"""What is documented runs: an example for every public name, README's Python, and the page on frameworks where torch is enough."""
 
+import doctest
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -11,7 +13,28 @@ from conftest import ROOT
 from torch import nn
 from torch.nn import functional
 
+from secondlook import curvature, optim
+from secondlook.curvature import blocks, dense
+from secondlook.training import Path
+
 FRAMEWORKS = ROOT / "docs" / "frameworks.md"
+
+
+def names():
+    """Of every public object: 'module.name' and the object. A module's functions and classes stand for it."""
+    for package in (curvature, optim):
+        for name in package.__all__:
+            thing = getattr(package, name)
+            if inspect.ismodule(thing):
+                own = [value for value in vars(thing).values() if getattr(value, "__module__", None) == thing.__name__]
+                yield from ((f"{name}.{value.__name__}", value) for value in own if not value.__name__.startswith("_"))
+            else:
+                yield name, thing
+
+
+PUBLIC = dict(names()) | {"Path": Path}
+BEGINNING = {"torch": torch} | {name: getattr(p, name) for p in (curvature, optim) for name in p.__all__}
+BEGINNING |= vars(blocks) | vars(dense) | {"Path": Path}
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +42,17 @@ def seeded():
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_an_example_that_runs(name, capsys):
+    found = doctest.DocTestFinder(exclude_empty=True).find(PUBLIC[name], name, globs=dict(BEGINNING))
+    examples = [example for example in found if example.examples]
+    assert examples, f"{name} has no example"
+    runner = doctest.DocTestRunner(verbose=False)
+    for example in examples:
+        runner.run(example)
+    assert not runner.failures, capsys.readouterr().out
 
 
 def blocks_of(path):

@@ -48,6 +48,7 @@ from secondlook.curvature.objective import Composed, Cost, Objective, hessian_of
 from secondlook.curvature.per_example import PerExample
 from secondlook.curvature.preactivations import Preactivations
 from secondlook.curvature.products import GraphHessian, Operator, hvp
+from secondlook.curvature.source import GraphLogits, Source
 from secondlook.curvature.spectrum import condition_number, eigenpairs, spectral_density, trace
 from secondlook.curvature.trust_region import steihaug, trust_region_step
 from secondlook.curvature.xdiag import XDiag
@@ -65,6 +66,7 @@ __all__ = [
     "GaussNewtonBartlett",
     "GaussNewtonDiagonal",
     "GraphHessian",
+    "GraphLogits",
     "Hutchinson",
     "LayerWise",
     "MeanSquare",
@@ -72,6 +74,7 @@ __all__ = [
     "Operator",
     "PerExample",
     "Preactivations",
+    "Source",
     "XDiag",
     "blocks",
     "condition_number",

@@ -24,7 +24,12 @@ from secondlook.curvature.source import Given, Source, check_estimator
 
 @dataclass(frozen=True)
 class Averaged:
-    """Means of `method`'s D over blocks of `block_size`, which divides every tensor's entries, or over kernels."""
+    """Means of `method`'s D over blocks of `block_size`, which divides every tensor's entries, or over kernels.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> hessian_diagonal((w**3).sum(), [w], method=Averaged(Exact(), block_size=2))
+    [tensor([9., 9.])]
+    """
 
     method: Diagonal
     block_size: int = 1

@@ -28,7 +28,12 @@ from secondlook.curvature.source import Source
 
 @dataclass(frozen=True)
 class Bekas:
-    """Sum of z * Hz over the sum of z * z, for `probes` independent probes of standard normal numbers."""
+    """Sum of z * Hz over the sum of z * z, for `probes` independent probes of standard normal numbers.
+
+    >>> (D,) = hessian_diagonal(lambda theta: (theta[0] ** 3).sum(), [torch.tensor([1.0, 2.0])], method=Bekas())
+    >>> D.round(decimals=3)  # 6 theta
+    tensor([ 6., 12.])
+    """
 
     probes: int = 10
 

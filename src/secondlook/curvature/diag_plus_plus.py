@@ -30,7 +30,11 @@ from secondlook.curvature.xdiag import range_of, sign_columns, times
 
 @dataclass(frozen=True)
 class DiagPlusPlus:
-    """D from at most `budget` products, three times as many as fit."""
+    """D from at most `budget` products, three times as many as fit.
+
+    >>> hessian_diagonal(lambda theta: (theta[0] ** 3).sum(), [torch.tensor([1.0, 2.0])], method=DiagPlusPlus(budget=3))
+    [tensor([ 6., 12.])]
+    """
 
     budget: int = 12
 

@@ -20,6 +20,17 @@ class Diagonal(Protocol):
 
     An estimator declares its `source`, the kind of thing that H must be, and raises a TypeError for anything less. Random
     numbers come from `generator` alone, on its device.
+
+    >>> class Zero:
+    ...     source = Source.GRAPH
+    ...
+    ...     def cost(self, params):
+    ...         return Cost()
+    ...
+    ...     def __call__(self, H, generator):
+    ...         return [torch.zeros_like(p) for p in H.params]
+    >>> hessian_diagonal(lambda theta: (theta[0] ** 3).sum(), [torch.tensor([1.0, 2.0])], method=Zero())
+    [tensor([0., 0.])]
     """
 
     source: Source
@@ -51,7 +62,13 @@ def hessian_diagonal(
 
 
 def estimate(objective: Objective, method: Diagonal, generator: torch.Generator | None = None) -> tuple[list[Tensor], Cost]:
-    """D, and what it cost in gradients and Hessian-vector products over all of the data."""
+    """D, and what it cost in gradients and Hessian-vector products over all of the data.
+
+    >>> H = Objective(lambda theta, x, y: (x * theta[0] ** 2).mean(), [torch.tensor(1.0)], (torch.ones(3), torch.ones(3)))
+    >>> D, cost = estimate(H, Hutchinson(probes=2))
+    >>> D, cost.products
+    ([tensor(2.)], 2.0)
+    """
     before = objective.cost
     D = method(objective, generator)
     return D, objective.cost - before

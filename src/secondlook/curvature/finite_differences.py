@@ -63,7 +63,14 @@ class DifferenceHessian:
 
 @dataclass(frozen=True)
 class FiniteDifferences:
-    """`method` with H's products by differences of `order` and relative `step`."""
+    """`method` with H's products by differences of `order` and relative `step`.
+
+    >>> model, data = torch.nn.Linear(1, 1), (torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1))
+    >>> loss = of_module(model, torch.nn.functional.mse_loss)
+    >>> D = hessian_diagonal(loss, model.double().parameters(), [d.double() for d in data], method=FiniteDifferences(Exact()))
+    >>> [d.round(decimals=3).tolist() for d in D]
+    [[[10.0]], [2.0]]
+    """
 
     method: Diagonal = ONE_PROBE
     step: float = 1e-3

@@ -38,6 +38,11 @@ class GaussNewtonBartlett:
     Of an `Objective` of a `Composed`, whose model gives logits, it is D of the mean, or of the sum, of the cross entropy over
     its examples: batch by batch, with the objective's weights. It sees logits and no loss. What else is in the loss, a penalty
     or weights of the classes, it cannot know.
+
+    >>> model, x, y = torch.nn.Linear(2, 3), torch.ones(4, 2), torch.arange(4) % 3
+    >>> optimizer, logits = Sophia(model.parameters(), diagonal=GaussNewtonBartlett()), model(x)
+    >>> optimizer.backward(torch.nn.functional.cross_entropy(logits, y), curvature_of=logits)
+    >>> optimizer.step()
     """
 
     source = Source.LOGITS

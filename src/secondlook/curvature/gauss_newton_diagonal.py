@@ -34,7 +34,14 @@ from secondlook.curvature.source import Source
 
 @dataclass(frozen=True)
 class GaussNewtonDiagonal:
-    """diag(G), exactly or from `draws` mixtures of an example's outputs; `chunk_size` examples at a time."""
+    """diag(G), exactly or from `draws` mixtures of an example's outputs; `chunk_size` examples at a time.
+
+    >>> model, data = torch.nn.Linear(1, 1), (torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1))
+    >>> loss = of_module(model, torch.nn.functional.mse_loss)
+    >>> D = hessian_diagonal(loss, model.parameters(), data, method=GaussNewtonDiagonal())
+    >>> [d.round(decimals=3).tolist() for d in D]
+    [[[10.0]], [2.0]]
+    """
 
     draws: int | None = None
     chunk_size: int = 64

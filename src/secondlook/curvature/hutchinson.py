@@ -34,7 +34,11 @@ DISTRIBUTIONS = ("rademacher", "gaussian")
 
 @dataclass(frozen=True)
 class Hutchinson:
-    """Mean of z * Hz over `probes` independent probes of signs ('rademacher') or standard normal numbers ('gaussian')."""
+    """Mean of z * Hz over `probes` independent probes of signs ('rademacher') or standard normal numbers ('gaussian').
+
+    >>> hessian_diagonal(lambda theta: (theta[0] ** 3).sum(), [torch.tensor([1.0, 2.0])], method=Hutchinson(probes=1))
+    [tensor([ 6., 12.])]
+    """
 
     probes: int = 1
     distribution: str = "rademacher"

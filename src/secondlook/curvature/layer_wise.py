@@ -47,7 +47,11 @@ class Block:
 
 @dataclass(frozen=True)
 class LayerWise:
-    """`method` on the block of every parameter tensor in turn; one whose source is products with a matrix."""
+    """`method` on the block of every parameter tensor in turn; one whose source is products with a matrix.
+
+    >>> hessian_diagonal(lambda theta: (theta[0] ** 3).sum(), [torch.tensor([1.0, 2.0])], method=LayerWise())
+    [tensor([ 6., 12.])]
+    """
 
     method: Diagonal = ONE_PROBE
 

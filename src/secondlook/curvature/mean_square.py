@@ -26,7 +26,12 @@ from secondlook.curvature.source import Source
 
 @dataclass(frozen=True)
 class MeanSquare:
-    """Root of the mean, or with `beta2` of the corrected running mean, of (z * Hz)^2 over `probes` probes of signs."""
+    """Root of the mean, or with `beta2` of the corrected running mean, of (z * Hz)^2 over `probes` probes of signs.
+
+    >>> loss = lambda theta: theta[0][0] * theta[0][1]  # its diagonal is zero, and its rows have norms of 1
+    >>> hessian_diagonal(loss, [torch.zeros(2)], method=MeanSquare())
+    [tensor([1., 1.])]
+    """
 
     probes: int = 1
     beta2: float | None = None

@@ -35,6 +35,12 @@ class PerExample:
     """Mean over `probes` draws, each of a probe for every example, `chunk_size` examples at a time, by vmap.
 
     With `groups`, one for each of that many groups of neighbours in a batch, of sizes as equal as can be, one after the other.
+
+    >>> model, data = torch.nn.Linear(1, 1), (torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1))
+    >>> loss = of_module(model, torch.nn.functional.mse_loss)
+    >>> D = hessian_diagonal(loss, model.parameters(), data, method=PerExample(probes=10))
+    >>> [d.shape for d in D]
+    [torch.Size([1, 1]), torch.Size([1])]
     """
 
     probes: int = 1

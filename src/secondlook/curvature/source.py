@@ -17,7 +17,13 @@ from secondlook.curvature.products import Operator, Vector
 
 @dataclass(frozen=True)
 class GraphLogits:
-    """A classifier's `logits` (..., classes) with their graph back to `params`, which is freed unless `retain_graph`."""
+    """A classifier's `logits` (..., classes) with their graph back to `params`, which is freed unless `retain_graph`.
+
+    >>> model, x = torch.nn.Linear(2, 3), torch.ones(4, 2)
+    >>> D = GaussNewtonBartlett()(GraphLogits(model(x), list(model.parameters())), None)
+    >>> [d.shape for d in D]
+    [torch.Size([3, 2]), torch.Size([3])]
+    """
 
     logits: Tensor
     params: Vector
@@ -32,7 +38,11 @@ Given = Operator | GraphLogits  # what an estimator is called with
 
 
 class Source(Enum):
-    """A kind of source, and what it is called in an error."""
+    """A kind of source, and what it is called in an error.
+
+    >>> Hutchinson().source is Source.GRAPH, GaussNewtonBartlett().source is Source.LOGITS
+    (True, True)
+    """
 
     GRAPH = "products with a matrix: an Operator"
     LOGITS = "the logits of a classifier: a GraphLogits, or an Objective of a Composed, such as of_module makes"

@@ -39,7 +39,11 @@ from secondlook.curvature.vectors import finite, flat, split
 
 @dataclass(frozen=True)
 class XDiag:
-    """D from at most `budget` products, half of them for the probes; an odd one is left over."""
+    """D from at most `budget` products, half of them for the probes; an odd one is left over.
+
+    >>> hessian_diagonal(lambda theta: (theta[0] ** 3).sum(), [torch.tensor([1.0, 2.0])], method=XDiag(budget=2))
+    [tensor([ 6., 12.])]
+    """
 
     budget: int = 10
 

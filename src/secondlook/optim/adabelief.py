@@ -46,6 +46,13 @@ class AdaBelief(Checked):
         rectify         shorten the first steps, and take them without s as long as N_t < 5
 
     State of a parameter: `step` (t), `exp_avg` (m), `exp_avg_var` (s), the last two in the parameter's type.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = AdaBelief([w], lr=0.1)
+    >>> (w**2).sum().backward()
+    >>> optimizer.step()
+    >>> w.detach() < torch.tensor([1.0, 2.0])
+    tensor([True, True])
     """
 
     OPTIONS = {

@@ -60,6 +60,13 @@ class AdaHessian(SecondOrder):
 
     State of a parameter: `step` (t), `estimates` (how many D are in v), `exp_avg` (m), `exp_hessian_diag_sq` (v). Frozen
     parameters, mixed precision and what else holds for all optimisers of second order: see `SecondOrder`.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = AdaHessian([w], lr=1.0)
+    >>> optimizer.backward((w**2).sum())
+    >>> optimizer.step()
+    >>> w.detach().round(decimals=3)
+    tensor([0., 0.])
     """
 
     OPTIONS = {

@@ -40,6 +40,11 @@ def compiled_step(
     Raises ValueError unless the optimiser is one of second order with one group and `diagonal=Hutchinson()`, one probe of
     signs, takes no more than one estimate to a step, holds all of the model's trainable parameters and no others, and is not
     data-parallel.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = AdaHessian(model.parameters())
+    >>> step = compiled_step(optimizer, model, torch.nn.functional.mse_loss, backend="eager")  # traced, and not compiled
+    >>> loss = step(torch.ones(4, 2), torch.zeros(4, 1))
     """
     names = {p: name for name, p in model.named_parameters() if p.requires_grad}
     _refuse(optimizer, names)

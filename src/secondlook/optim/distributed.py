@@ -59,6 +59,13 @@ def data_parallel(optimizer: SecondOrder, model: DistributedDataParallel, probes
     Raises TypeError for another optimiser or a model without DDP; ValueError for parameters that DDP does not average, for a
     model with `static_graph`, which averages nothing here, and for probes of another name, or equal ones for
     `GaussNewtonBartlett`, whose labels are of each rank's own rows.
+
+    >>> torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    >>> network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+    >>> optimizer = data_parallel(AdaHessian(network.parameters()), network)
+    >>> optimizer.backward(network(torch.ones(4, 2)).square().mean())
+    >>> optimizer.step()
+    >>> torch.distributed.destroy_process_group()
     """
     if not isinstance(optimizer, SecondOrder):
         raise TypeError(f"optimizer must be one of AdaHessian, OASIS and Sophia, got {type(optimizer).__name__}")

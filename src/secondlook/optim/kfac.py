@@ -92,6 +92,13 @@ class KFAC(Checked):
     State of a parameter: `momentum_buffer`; of a layer's weight also `A`, `G`, `A_inverse`, `G_inverse`, `estimates`. With the
     number of steps and the generator's state, which are in the state_dict too, a run resumes bit for bit. Data-parallel,
     `state_dict` is a collective call that gathers all of it on every rank, so that a run resumes on any number of them.
+
+    >>> model, x, y = torch.nn.Linear(2, 3), torch.ones(4, 2), torch.arange(4) % 3
+    >>> optimizer = KFAC(model, lr=0.1)
+    >>> torch.nn.functional.cross_entropy(model(x), y).backward()
+    >>> optimizer.step()
+    >>> [(A.shape, G.shape) for A, G in optimizer.factors.values()]
+    [(torch.Size([3, 3]), torch.Size([3, 3]))]
     """
 
     OPTIONS = {

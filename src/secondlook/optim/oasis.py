@@ -64,6 +64,13 @@ class OASIS(SecondOrder):
 
     State of a parameter: `step` (t), `estimates` (how many are in D), `exp_hessian_diag` (D), and, where the rate adapts,
     `last_param` (theta) and `last_grad` (g). A group has q as `growth`.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = OASIS([w], lr=1.0)
+    >>> optimizer.backward((w**2).sum())
+    >>> optimizer.step()
+    >>> w.detach().round(decimals=3)
+    tensor([0., 0.])
     """
 
     OPTIONS = {

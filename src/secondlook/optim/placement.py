@@ -43,6 +43,9 @@ class Placement:
 
     Columns and rows are process groups, and torch numbers these: all ranks there are must build as many, in the same order. So
     where `process_group` is some of them, the others build a K-FAC in theirs.
+
+    >>> Placement(share=0.5).workers(ranks=8)
+    4
     """
 
     share: float = 1.0

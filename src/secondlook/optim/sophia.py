@@ -63,6 +63,13 @@ class Sophia(SecondOrder):
         generator       see `SecondOrder`
 
     State of a parameter: `step` (t), `estimates` (how many D are in h), `exp_avg` (m), `exp_hessian_diag` (h).
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> optimizer = Sophia([w], lr=0.1)
+    >>> optimizer.backward((w**2).sum())
+    >>> optimizer.step()
+    >>> w.detach().round(decimals=3)
+    tensor([0.9000, 1.9000])
     """
 
     OPTIONS = {

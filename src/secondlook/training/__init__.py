@@ -12,8 +12,9 @@ path          what the instruments are made of: points in parameter space
 
 from secondlook.training.checkpoint import Checkpoints
 from secondlook.training.loop import Run, train
+from secondlook.training.path import Path
 from secondlook.training.precision import FLOAT32, Precision
 from secondlook.training.steps import captured_step, eager_step, price
 from secondlook.training.streams import generator
 
-__all__ = ["FLOAT32", "Checkpoints", "Precision", "Run", "captured_step", "eager_step", "generator", "price", "train"]
+__all__ = ["FLOAT32", "Checkpoints", "Path", "Precision", "Run", "captured_step", "eager_step", "generator", "price", "train"]

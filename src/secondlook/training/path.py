@@ -60,6 +60,15 @@ class Path:
         params      tensors, n numbers in all
         size        numbers to keep of each step: None for all n; k > 0 for a sketch where k < n; 0 for none
         seed        of the sketch
+
+    >>> w = torch.zeros(2)
+    >>> path = Path([w])
+    >>> for step in ([3.0, 4.0], [0.0, 5.0]):
+    ...     w += torch.tensor(step)
+    ...     path.record()
+    >>> path.travelled, path.cosine_matrix()
+    (10.0, tensor([[1.0000, 0.8000],
+            [0.8000, 1.0000]]))
     """
 
     def __init__(self, params: Iterable[Tensor], size: int | None = None, seed: int = 0):
