@@ -14,6 +14,7 @@ BIN = .venv/bin
 .PHONY: all test reproduce test-slurm test-frameworks docs clean
 
 all: .venv/installed
+	@$(BIN)/python workflow/unlock.py
 	$(BIN)/snakemake --cores $(CORES)
 	@echo
 	@$(BIN)/python -m secondlook claims --show
@@ -25,10 +26,10 @@ test: .venv/installed
 
 # The package of each clone comes before the installed one. Recorded stages are measured at scale smoke, and left out there.
 reproduce: .venv/installed
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && snakemake="$$(pwd)/$(BIN)/snakemake" && \
 	for build in first second; do \
 		git clone --quiet --no-hardlinks . "$$folder/$$build" && \
-		(cd "$$folder/$$build" && PYTHONPATH=src $(abspath $(BIN))/snakemake --cores $(CORES) --quiet all --config scale=$(SCALE)) || exit 1; \
+		(cd "$$folder/$$build" && PYTHONPATH=src "$$snakemake" --cores $(CORES) --quiet all --config scale=$(SCALE)) || exit 1; \
 	done; \
 	results=results$(if $(filter smoke,$(SCALE)),/smoke); \
 	PYTHONPATH=src $(BIN)/python -m secondlook compare "$$folder/first/$$results" "$$folder/second/$$results" && \

@@ -1,5 +1,9 @@
 # Every figure, verdict and page from its sources. Rules only name files and call `python -m secondlook VERB`, which does the work.
 
+from snakemake.utils import min_version
+
+min_version("9.27")  # the one that requirements.lock installs; profiles and options are of this series
+
 
 configfile: "config/config.yaml"
 

@@ -1,8 +1,16 @@
 """The command line as a stranger meets it: help for every verb, progress, and one line for every mistake."""
 
-import pytest
+import re
+import subprocess
+import sys
+import tomllib
 
-from secondlook.cli import parser
+import pytest
+from conftest import ROOT
+
+from secondlook.cli import BENEATH, EXTRAS, PLAINLY, parser
+from secondlook.errors import Mistake
+from secondlook.study.experiment import Experiment, experiments
 
 VERBS = ["list", "run", "summarise", "figure", "claims", "report", "readme", "record", "import", "compare", "data", "doctor"]
 
@@ -25,6 +33,14 @@ def test_every_verb_explains_itself(verb, capsys):
         (["run", "demo", "--set", "lr"], "--set takes key=value, got 'lr'"),
         (["run", "demo", "--out", "x.csv"], "--out names one file: say which --case goes there"),
         (["run", "demo", "--case", "decay", "--out", "/proc/x.csv"], "cannot write /proc/x.csv: No such file or directory"),
+        (["run", "demo", "--threads", "-1"], "--threads must be a positive integer, got -1"),
+        (["run", "demo", "--workers", "0"], "--workers must be a positive integer, got 0"),
+        (["run", "demo", "--max-minutes", "nan"], "--max-minutes must be a positive number, got nan"),
+        (["run", "demo", "--max-minutes", "1e300"], "--max-minutes must be at most 3.4e+38 in size, got 1e+300"),
+        (["run", "demo", "--seed", "-1"], "--seed must be an integer from 0 to 2147483647, got -1"),
+        (["run", "demo", "--seed", "9" * 20], f"--seed must be an integer from 0 to 2147483647, got {'9' * 20}"),
+        (["run", "demo", "--case", "slow", "--set", "pause=1e200"], "'pause' in experiments/demo/config.yaml must be at most 3.4e+38 in size, got 1e+200"),
+        (["run", "demo", "--set", f"steps={2**64}"], f"'steps' in experiments/demo/config.yaml must be at most 9.22e+18 in size, got {2**64}"),
         (["figure", "demo", "loss"], "unknown figure 'loss' in demo: did you mean 'losses'?"),
         (["claims"], "cannot read results/summary/demo.json: No such file or directory"),
     ],
@@ -41,9 +57,11 @@ def test_bad_input_is_one_line(project, words, line):
         ("cases: [a\n", "experiments/demo/config.yaml line 2 is not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("cases: 3\n", "'cases' in experiments/demo/config.yaml must be a table of keys and values, got 3"),
         ("- 1\n", "'the whole file' in experiments/demo/config.yaml must be a table of keys and values, got [1]"),
-        ("title: x\ncases: {decay: {seeds: {first: -1, count: 3}}}\n", "'first' in 'seeds' of 'decay' of experiments/demo/config.yaml must be an integer, zero or more, got -1"),
+        ("title: x\ncases: {decay: {seeds: {first: -1, count: 3}}}\n", "'first' in 'seeds' of 'decay' of experiments/demo/config.yaml must be an integer from 0 to 2147483647, got -1"),
+        ("title: x\ncases: {decay: {seeds: {first: 2147483647, count: 2}}}\n", "the last of the seeds must be an integer from 0 to 2147483647, got 2147483648"),
+        ("title: x\ncases: {de cay: {seeds: {first: 0, count: 2}}}\n", "a case in experiments/demo/config.yaml must have a name of letters, digits and _ that Python can import, not 'de cay'"),
         ("title: x\ncases: {decay: {fixed: {steps: 3}}, slow: {}}\n", "'lr' is missing in experiments/demo/config.yaml"),
-        ("title: x\ncases: {decay: {needs: {data: nothing}}}\n", "data set data/nothing is missing: point data_root (SECONDLOOK_DATA) at its folder, or put it there"),
+        ("title: x\ncases: {decay: {needs: {data: nothing}}}\n", "data set data/nothing is missing: name its folder with --data-root or SECONDLOOK_DATA, or put it there"),
         ("title: x\ncases: {decay: {}}\nsmoke: {decya: {}}\n", "unknown key 'decya' in 'smoke' of experiments/demo/config.yaml: did you mean 'decay'?"),
     ],
 )  # fmt: skip
@@ -58,7 +76,7 @@ def test_a_stage_that_needs_a_gpu_never_runs_on_the_cpu(project):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU, so the stage may run")
-    line = "needs device cuda, none is visible; use the recorded results, or --config scale=smoke device=cpu"
+    line = "needs device cuda, none is visible; use the recorded results, or --scale smoke --device cpu"
     assert project.mistake("run", "demo", "--case", "decay") == f"stage demo/decay {line}"
     assert project.mistake("run", "demo", "--case", "slow", "--device", "cuda") == f"stage demo/slow {line}"
     assert "demo/decay" in project.secondlook("run", "demo", "--case", "decay", "--scale", "smoke").stdout
@@ -76,7 +94,87 @@ def test_list_and_doctor_describe_the_project(project):
     listed = project.secondlook("list").stdout
     assert "demo: Gradient descent on a parabola" in listed and "decay, slow" in listed and "X1" in listed
     examined = project.secondlook("doctor").stdout
-    assert "stage        demo/decay: can run here" in examined and "torch " in examined
+    assert "stages       2: 2 computed; 2 can run here ('doctor --stages' lists them)" in examined and "torch " in examined
+    assert "stage        demo/decay: can run here\n" in project.secondlook("doctor", "--stages").stdout
+
+
+@pytest.mark.parametrize("name", ["my demo", "1st", "lambda", "modèle", "a-b"])
+def test_a_folder_that_can_be_no_experiment_is_refused_at_once(project, name):
+    project.write(f"experiments/{name}/config.yaml", "title: x\ncases: {decay: {}}\n")
+    line = f"/experiments/{name} must have a name of letters, digits and _ that Python can import, not '{name}'"
+    for find in (lambda: experiments(project.folder), lambda: Experiment(project.folder, name)):
+        with pytest.raises(Mistake, match=re.escape(line)):
+            find()
+
+
+def secondlook(project, *commands: list[str], before: str = "", **settings: str) -> subprocess.CompletedProcess:
+    """Commands one after the other in one process, which runs the code `before` first, with `settings` in its environment."""
+    code = f"{before}\nfrom secondlook.cli import main\nimport sys\nsys.exit(max(main(words) for words in {commands}))"
+    call = project.command()
+    return subprocess.run(**{**call, "args": [sys.executable, "-c", code], "env": call["env"] | settings}, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "verb, absent, extra",
+    [
+        (["list"], "jinja2", "study"),
+        (["run", "demo"], "yaml", "run"),
+        (["summarise", "demo"], "scipy", "study"),
+        (["figure", "demo"], "matplotlib", "report"),
+        (["claims"], "pandas", "study"),
+        (["report"], "typst", "report"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(project, verb, absent, extra):
+    done = secondlook(project, verb, before=f"import sys; sys.modules[{absent!r}] = None")
+    needs = f"secondlook: {verb[0]} needs {absent}, which is not installed: pip install 'secondlook[{extra}]'\n"
+    assert (done.returncode, done.stderr) == (1, needs)
+
+
+def test_an_experiment_that_needs_a_package_that_nobody_declared_says_so(project):
+    project.replace("experiments/demo/experiment.py", "import numpy as np", "import numpy as np\nimport no_such_package.part")
+    assert project.mistake("run", "demo") == "run needs the package no_such_package, which is not installed"
+
+
+def test_every_extra_of_the_command_line_is_one_of_the_package():
+    """By the names of the packages where they differ from those of their modules."""
+    names = {"yaml": "PyYAML", "PIL": "pillow", "sklearn": "scikit-learn", "pypandoc": "pypandoc-binary"}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for extra, modules in EXTRAS.items():
+        packages = {re.split("[>=]", name)[0] for name in declared[extra] if not name.startswith("secondlook[")}
+        assert packages == {
+            names.get(module, module.replace("_", "-") if extra == "benchmark" else module) for module in modules
+        }
+    for extra, beneath in BENEATH.items():
+        assert f"secondlook[{beneath[0]}]" in declared[extra]
+
+
+STRANGE = {
+    "LC_ALL": "C",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONUTF8": "0",
+}  # files and terminal are ASCII, if nobody says otherwise
+
+
+def test_files_are_utf_8_and_output_is_plain_where_the_terminal_is(project):
+    project.replace("experiments/demo/section.md", "The loss", "Naïvely − the loss")
+    project.replace("experiments/demo/config.yaml", "on a parabola", "on a parabola, θ ↦ θ²")
+    project.replace("experiments/demo/claims.yaml", "Each step", "Each step – ∞ of them, of 10⁻⁵ × θ –")
+    project.replace("experiments/demo/experiment.py", "start", "start (θ₀)")
+    verbs = [["run", "demo"], ["summarise", "demo"], ["figure", "demo"], ["claims"], ["report"], ["list"], ["claims", "--show"]]
+    done = secondlook(project, *verbs, **STRANGE)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "parabola, ? ? ?^2\n" in done.stdout
+    assert "Each step - inf of them, of 10^-5 x ? - multiplies" in done.stdout
+    assert "Naïvely − the loss" in (project.folder / "results/report/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "encoding, shown",
+    [("ascii", "8.2x10^-5 -> -inf, a ? b"), ("latin-1", "8.2×10^-5 -> -inf, a ? b"), ("utf-8", "8.2×10⁻⁵ -> −∞, a θ b")],
+)
+def test_a_character_that_the_terminal_lacks_has_a_like_one(encoding, shown):
+    assert "8.2×10⁻⁵ -> −∞, a θ b".encode(encoding, PLAINLY).decode(encoding) == shown
 
 
 def test_a_log_gets_a_line_now_and_then(project):

@@ -279,7 +279,7 @@ def test_a_stage_finds_the_array_in_the_folder_of_the_data_sets_and_then_in_the_
     assert data_path("cifar10.npy", Path("given")) == BUILT
     shutil.copy(BUILT, "given")
     assert data_path("cifar10.npy", Path("given")) == Path("given/cifar10.npy")
-    with pytest.raises(Mistake, match="^data set given/a.txt is missing: point data_root .*, or put it there$"):
+    with pytest.raises(Mistake, match="^data set given/a.txt is missing: name its folder .*, or put it there$"):
         data_path("a.txt", Path("given"))
 
 

@@ -167,7 +167,10 @@ def test_a_text_that_is_missing_or_altered_is_refused_in_one_line(tmp_path):
     p, place = params("rates"), Place(tmp_path / "work", data=tmp_path)
     with pytest.raises(Mistake) as missing:
         next(experiment.run(p, 0, place))
-    assert str(missing.value) == f"data set {path} is missing: point data_root (SECONDLOOK_DATA) at its folder, or put it there"
+    assert (
+        str(missing.value)
+        == f"data set {path} is missing: name its folder with --data-root or SECONDLOOK_DATA, or put it there"
+    )
     path.write_text("To be")
     with pytest.raises(Mistake) as altered:
         next(experiment.comparison(p, 0, place))

@@ -35,6 +35,7 @@ abstract: |
 
 <% for section in sections %>
 << section >>
+
 <% endfor %>
 
 # References {-}
@@ -152,7 +153,7 @@ def test_the_paper_is_complete(project):
     assert "Zhewei Yao" in plain
     for text in (html, tex):
         assert not re.search(r"\?\?|@(fig|tbl|eq|sec):|<<|>>", text)
-    assert r"Figure~\ref*{fig:toy}" in tex and r"\begin{equation}\label{eq:toy}" in tex
+    assert r"Figure~\ref*{fig:toy:toy}" in tex and r"\begin{equation}\label{eq:toy:toy}" in tex
     assert r"\citep{yao2021adahessian}" in tex and r"\bibliography{references}" in tex
 
 
@@ -213,6 +214,24 @@ def test_what_is_damaged_is_named(project, name):
     (project / "results" / name).write_text("[1]")
     with pytest.raises(Mistake, match=rf"{name} is damaged: make it again"):
         build(project)
+
+
+def test_two_sections_may_use_the_same_labels(project):
+    """As of an experiment that was copied: only the names of its section and of its claims must differ."""
+    copy = project / "experiments" / "twin"
+    shutil.copytree(project / "experiments" / "toy", copy)
+    for name in ("raw", "figures"):
+        shutil.copytree(project / "results" / name / "toy", project / "results" / name / "twin")
+    shutil.copy(project / "results" / "summary" / "toy.json", project / "results" / "summary" / "twin.json")
+    (project / "results" / "claims.json").write_text(to_json([CLAIM, CLAIM | {"id": "B1", "experiment": "twin"}]))
+    with pytest.raises(Mistake, match=r"the label 'sec:toy' of .*twin/section\.md is also in .*toy/section\.md"):
+        build(project)
+    for old, new in {"sec:toy": "sec:twin", "sec:detail": "sec:more", "figures/toy": "figures/twin"}.items():
+        change(copy / "section.md", old, new)
+    html = build(project)[1].read_text()
+    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html[html.index("</style>") :]))
+    assert "See Figure 1, Table 1 and Equation 1, Section 2.1 and Provenance." in plain
+    assert "See Figure 2, Table 2 and Equation 2, Section 3.1 and Provenance." in plain
 
 
 def test_an_experiment_without_verdicts_is_noticed(project):

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from conftest import demo
 
 from secondlook.errors import Mistake
 from secondlook.study import files, records, tables
@@ -64,9 +65,9 @@ def test_damage_is_noticed(project, damage, message):
 def test_another_runs_output_is_refused_by_name_of_what_differs(project):
     project.secondlook("run", "demo")
     project.replace("experiments/demo/config.yaml", "lr: 0.1", "lr: 0.2")
-    line = f"{RAW} holds a run with other settings: lr; remove it, or run it again"
-    assert project.mistake("summarise", "demo") == line
-    assert project.mistake("run", "demo", "--case", "decay") == line
+    line = f"{RAW} holds a run with other settings: lr; remove it"
+    assert project.mistake("summarise", "demo") == f"{line}, and run the stage again"
+    assert project.mistake("run", "demo", "--case", "decay") == f"{line} first, or give another --out"
 
 
 def test_trials_stay_apart_from_the_study(project):
@@ -126,11 +127,45 @@ def test_a_full_disk_is_one_line(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def _commit(project) -> None:
-    git = ["git", "-C", str(project.folder), "-c", "user.name=x", "-c", "user.email=x"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+def git(folder, *words: str) -> None:
+    subprocess.run(["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x", *words], check=True)
+
+
+def _commit(folder) -> None:
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        git(folder, *words)
+
+
+def made_at(folder) -> tuple:
+    """The commit of a record that is made in `folder`, and whether its code differs from it."""
+    experiment = Experiment(folder, "demo")
+    made = records.provenance(experiment, experiment.setting("decay"), 1.0)
+    return made["commit"], made["dirty"]
+
+
+@pytest.mark.parametrize("ignored", ["inner/\n", ""], ids=["ignored", "not ignored"])
+def test_a_copy_inside_another_repository_is_of_no_commit(tmp_path, ignored):
+    (tmp_path / ".gitignore").write_text(ignored)
+    _commit(tmp_path)
+    (tmp_path / "inner").mkdir()
+    assert made_at(demo(tmp_path / "inner").folder) == (None, None)
+
+
+def test_a_commit_is_of_the_project_that_it_holds(project, monkeypatch, tmp_path_factory):
+    (project.folder / ".gitignore").write_text("results/\n__pycache__/\n")
+    _commit(project.folder)
+    commit, dirty = made_at(project.folder)
+    assert len(commit) == 40 and dirty is False
+    other = tmp_path_factory.mktemp("other")
+    (other / "file").touch()
+    _commit(other)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as in a hook of the other one
+    assert made_at(project.folder) == (commit, False)
+    monkeypatch.delenv("GIT_DIR")
+    project.write(".gitignore", "/experiments/\n")
+    git(project.folder, "rm", "-rq", "--cached", "experiments")
+    git(project.folder, "commit", "-qam", "the experiment is not held")
+    assert made_at(project.folder)[1] is True
 
 
 RECORDED = "results/recorded/demo/decay.csv"
@@ -140,7 +175,7 @@ RECORDED = "results/recorded/demo/decay.csv"
 def recorded(project):
     """A project with a result of committed code on record."""
     (project.folder / ".gitignore").write_text("results/\n__pycache__/\n")
-    _commit(project)
+    _commit(project.folder)
     project.secondlook("run", "demo", "--case", "decay")
     project.secondlook("record", RAW)
     (project.folder / RAW).unlink()
@@ -152,6 +187,17 @@ def test_a_recorded_result_comes_back_with_its_origin(recorded):
     recorded.secondlook("import", "demo", "--case", "decay")
     _, record = tables.read_table(recorded.folder / RAW)
     assert record["recorded"] is True and record["stale_sources"] == [] and len(record["commit"]) == 40
+
+
+def test_line_ends_of_windows_make_no_other_table(recorded):
+    """A checkout with core.autocrlf, where .gitattributes was lost, or an archive that was unpacked so."""
+    for path in (recorded.folder / RECORDED, tables.beside(recorded.folder / RECORDED)):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert recorded.secondlook("import", "demo", "--case", "decay").stderr == ""
+    table, made = tables.read_table(recorded.folder / RAW)
+    assert len(table) == made["rows"] and b"\r" not in (recorded.folder / RAW).read_bytes()
+    recorded.replace(RECORDED, "loss,1", "loss,2")
+    assert "does not match its record" in recorded.mistake("import", "demo", "--case", "decay")
 
 
 def test_other_code_warns_and_names_the_files(recorded):
@@ -170,7 +216,7 @@ def test_other_code_warns_and_names_the_files(recorded):
         (lambda p: p.replace(RECORDED, "loss,1", "loss,2"), "does not match its record"),
         (
             lambda p: (p.folder / RECORDED).unlink(),
-            "is missing: record it, or compute it here with --config recompute=demo/decay",
+            "is missing: record it, or compute it here with 'python -m secondlook run demo --case decay'",
         ),
     ],
 )

@@ -50,6 +50,23 @@ def test_the_changelog_sorts_changes_by_their_kind():
     assert kinds == [kind for kind in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security") if kind in kinds]
 
 
+def test_a_checkout_has_the_bytes_of_the_repository_whatever_git_is_told(tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x", "-c", "core.autocrlf=true"]
+    files = {"code.py": b"a = 1\n", "results/recorded/x/y.csv": b"a\r\n1\n", "figure.gif": b"GIF\0\r\n\n"}
+    for name, data in {**files, ".gitattributes": (ROOT / ".gitattributes").read_bytes()}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["commit", "-qm", "x"],
+        ["rm", "-rqf", *files],
+        ["checkout", "-q", "HEAD", "--", "."],
+    ):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+
+
 APART = {"benchmark", "docs", "frameworks"}  # a recorded stage's peers; what two targets of make install
 
 

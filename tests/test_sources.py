@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Project
 
 from secondlook.study.experiment import experiments
-from secondlook.study.sources import PACKAGE, code, imported, sources
+from secondlook.study.sources import PACKAGE, code, digests, imported, sources
 
 FOLDERS = [experiment.folder for experiment in experiments(ROOT)]
 
@@ -133,3 +133,9 @@ class A:
 
 def test_what_a_result_depends_on_is_code_and_no_comment():
     assert code(BEFORE) == AFTER and code(AFTER) == AFTER
+
+
+def test_line_ends_are_no_code(tmp_path):
+    for name, end in {"one.py": "\n", "two.py": "\r\n"}.items():
+        (tmp_path / name).write_bytes(BEFORE.replace("\n", end).encode())
+    assert len(set(digests([tmp_path / "one.py", tmp_path / "two.py"], tmp_path).values())) == 1

@@ -210,7 +210,7 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
     line = with_gpu.mistake("figure", "demo", "gpu_losses")
     assert line == "figure gpu_losses of demo needs a case that is unrecorded: gpu"
     assert "gpu is unrecorded: it needs device cuda" in with_gpu.secondlook("list").stdout
-    assert "; unrecorded" in with_gpu.secondlook("doctor").stdout
+    assert "1 unrecorded" in with_gpu.secondlook("doctor").stdout
 
     record_gpu(with_gpu)
     done = with_gpu.snakemake("--dry-run", check=False)

@@ -90,7 +90,7 @@ class Commands:
         self.process.communicate()
 
     def call(self, folder: Path, words: tuple[str, ...], largest: int | None) -> Done:
-        with tempfile.NamedTemporaryFile("r") as stderr:
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as stderr:
             order = {"words": words, "folder": str(folder), "stderr": stderr.name, "largest": largest}
             print(json.dumps(order), file=self.process.stdin, flush=True)
             return Done(int(self.process.stdout.readline()), stderr.read())
@@ -115,14 +115,16 @@ class Project:
         shutil.copy(victim.__file__, part / "experiment.py")
         texts = {"config.yaml": CONFIG, "claims.yaml": CLAIMS, "measures.py": MEASURES, "figures.py": FIGURES, "section.md": ""}
         for name, text in texts.items():
-            (part / name).write_text(text)
+            (part / name).write_text(text, encoding="utf-8")
         (project / "config").mkdir()
-        (project / "config" / "config.yaml").write_text(SETTINGS)
+        (project / "config" / "config.yaml").write_text(SETTINGS, encoding="utf-8")
         (project / "data").mkdir()
         array = np.random.default_rng(0).integers(0, 256, (30, 3, 32, 32), np.uint8)
         np.save(project / "data" / "cifar10.npy", array)
         digest = hashlib.sha256((project / "data" / "cifar10.npy").read_bytes()).hexdigest()
-        (project / "data" / "cifar10.json").write_text(to_json({"origin": "drawn at random", "sha256": digest}))
+        (project / "data" / "cifar10.json").write_text(
+            to_json({"origin": "drawn at random", "sha256": digest}), encoding="utf-8"
+        )
         done = project.call(*run(*CASES))
         if done.returncode:
             raise Mistake(f"the project to be harmed cannot be built: {done.stderr}")
@@ -139,8 +141,8 @@ class Project:
         return self / f"results/raw/victim/{case}.csv"
 
     def replace(self, name: str, old: str, new: str) -> None:
-        text = (self / name).read_text()
-        (self / name).write_text(text.replace(old, new, 1))
+        text = (self / name).read_text(encoding="utf-8")
+        (self / name).write_text(text.replace(old, new, 1), encoding="utf-8")
 
     def forget(self, *cases: str) -> None:
         """Remove results."""

@@ -215,7 +215,7 @@ def _unharmed(project: Project) -> Iterator[None]:
 
 fault(
     "GPU asked for, none there",
-    r"stage victim/gpu needs device cuda, none is visible; use the recorded results, or --config scale=smoke device=cpu",
+    r"stage victim/gpu needs device cuda, none is visible; use the recorded results, or --scale smoke --device cpu",
     *run("gpu"),
 )(_unharmed)
 
@@ -274,7 +274,7 @@ def _(project):
         yield
 
 
-OTHER = r"results/raw/victim/rows.csv holds a run with other settings: lr; remove it, or run it again"
+OTHER = r"results/raw/victim/rows.csv holds a run with other settings: lr; remove it first, or give another --out"
 fault("result of other settings", OTHER)(partial(_replaced, CONFIG, "lr: 0.1", "lr: 0.2"))
 
 
@@ -298,7 +298,7 @@ def _(project):
 def _begun_anew(cases: tuple[str, ...], harm: str, project: Project) -> Iterator[None]:
     """The cases are computed from the start, and the file `harm` is there."""
     project.forget(*cases)
-    (project / "harm").write_text(harm)
+    (project / "harm").write_text(harm, encoding="utf-8")
     yield
     (project / "harm").unlink()
 
@@ -313,7 +313,7 @@ fault("loss becomes nan at a step", "", *TRAINING, exit=0, spared="(?!Adam)")(
 def _checkpoint(harm: Callable[[Path], None], project: Project) -> Iterator[None]:
     """The run was killed in a training step, and then its newest checkpoint is harmed."""
     project.forget("training")
-    (project / "harm").write_text("kill training")
+    (project / "harm").write_text("kill training", encoding="utf-8")
     project.call(*TRAINING)
     (project / "harm").unlink()
     (path,) = project.table("training").with_suffix(".work").glob("*/checkpoint")
@@ -365,7 +365,7 @@ fault(
 @fault("results folder that cannot be written", r"cannot write results/raw/victim/rows.csv: Not a directory")
 def _(project):
     os.rename(project / "results", project / "kept")
-    (project / "results").write_text("")
+    (project / "results").write_text("", encoding="utf-8")
     yield
     (project / "results").unlink()
     os.rename(project / "kept", project / "results")
@@ -395,7 +395,7 @@ def _occupied(end: Callable[[subprocess.Popen], None], project: Project) -> Iter
         (project / "experiments/victim/experiment.py").write_bytes(slow)
         first = project.start(*BUILD)
         deadline = time.monotonic() + SECONDS
-        while not (lock.exists() and lock.read_text()) and time.monotonic() < deadline:
+        while not (lock.exists() and lock.read_text(encoding="utf-8")) and time.monotonic() < deadline:
             time.sleep(0.05)
         end(first)
         yield

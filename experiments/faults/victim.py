@@ -22,7 +22,7 @@ OPTIMISERS = ("SGD", "Adam")
 
 
 def _harmed(what: str) -> bool:
-    return HARM.exists() and HARM.read_text() == what
+    return HARM.exists() and HARM.read_text(encoding="utf-8") == what
 
 
 def _die() -> None:

@@ -56,7 +56,7 @@ def windows(text: str, shares: tuple[float, ...], counts: tuple[int, ...], lengt
 def original(path: Path, expected: str) -> str:
     """The text of the file `path`. Raises Mistake where it is missing, or not the one with this digest."""
     if not path.is_file():
-        raise Mistake(f"data set {path} is missing: point data_root (SECONDLOOK_DATA) at its folder, or put it there")
+        raise Mistake(f"data set {path} is missing: name its folder with --data-root or SECONDLOOK_DATA, or put it there")
     content = read(path)
     found = sha256(content)
     if found != expected:

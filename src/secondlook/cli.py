@@ -6,18 +6,29 @@ Each verb works where Snakemake is not installed, says what it wrote, and answer
 """
 
 import argparse
+import codecs
+import io
 import os
+import re
 import sys
 import time
+import unicodedata
 import warnings
 from pathlib import Path
 
-from secondlook.errors import Mistake, OutOfTime
-from secondlook.study.experiment import SCALES, Experiment, experiments
+from secondlook.errors import Diverged, Mistake, OutOfTime
 from secondlook.study.parent import PARENT, end_with
-from secondlook.study.results import Results
+from secondlook.study.results import SCALES, Results
 
 OUT_OF_TIME = 75  # exit status: not done, try again (EX_TEMPFAIL of sysexits.h)
+BENEATH = {"study": ("run",), "report": ("study", "run")}  # the extras that an extra brings along
+EXTRAS = {  # the modules that each extra of pyproject.toml brings, by the names of their imports
+    "run": ("pandas", "yaml", "tqdm"),
+    "study": ("jinja2", "jsonschema", "scipy"),
+    "report": ("matplotlib", "PIL", "pypandoc", "seaborn", "typst"),
+    "data": ("PIL", "sklearn", "torchvision"),
+    "benchmark": ("pytorch_optimizer", "torch_optimizer"),
+}
 ROOT = Path()  # the project is the folder that the command is given in
 
 
@@ -28,6 +39,7 @@ def say(text: str) -> None:
 def list_(_) -> None:
     """Say which experiments there are."""
     from secondlook.study.claims import declared
+    from secondlook.study.experiment import experiments
     from secondlook.study.records import unrecorded
 
     for experiment in experiments(ROOT):
@@ -42,23 +54,25 @@ def list_(_) -> None:
 
 def run(options) -> None:
     """Compute cases of an experiment, or all of them, and write their rows. With --max-minutes, the same command goes on."""
+    from secondlook.study.experiment import Experiment
     from secondlook.study.needs import data_folder
+    from secondlook.study.parameters import Positive, PositiveInt, checked
     from secondlook.study.stages import Terms, compute
 
     experiment = Experiment(ROOT, options.experiment)
     settings = [experiment.setting(case, options.scale, options.set, options.seed) for case in options.case or experiment.cases]
     if options.out and options.out.suffix == ".csv" and (len(settings) > 1 or not options.case):
         raise Mistake("--out names one file: say which --case goes there")
-    if options.max_minutes is not None and not options.max_minutes > 0:
-        raise Mistake(f"--max-minutes must be a positive number, got {options.max_minutes}")
-    if options.workers < 1:
-        raise Mistake(f"--workers must be a positive integer, got {options.workers}")
+    positive = {"--max-minutes": Positive, "--threads": PositiveInt, "--workers": PositiveInt}
+    for name, kind in positive.items():
+        if (value := getattr(options, name[2:].replace("-", "_"))) is not None:
+            checked(kind, value, name)
 
     def out(setting) -> Path:
         if options.out:
             return options.out if options.out.suffix == ".csv" else options.out / f"{setting.name}.csv"
         mine = options.set or options.seed is not None
-        return Results(ROOT).trial(setting) if mine else Results(ROOT, options.scale).raw(setting.name)
+        return Results(ROOT).trial(setting.name, setting.digest) if mine else Results(ROOT, options.scale).raw(setting.name)
 
     terms = Terms(
         device=options.device,
@@ -76,6 +90,7 @@ def run(options) -> None:
 def record(options) -> None:
     """Keep a result that was computed elsewhere, or takes long, in results/recorded/."""
     from secondlook.study import records, tables
+    from secondlook.study.experiment import Experiment
 
     for path in options.table:
         table, made = records.read_result(path)
@@ -92,12 +107,14 @@ def record(options) -> None:
 def import_(options) -> None:
     """Take a recorded result as the result of a stage, having checked that it belongs to today's settings."""
     from secondlook.study import records, tables
+    from secondlook.study.experiment import Experiment
 
     experiment = Experiment(ROOT, options.experiment)
     setting = experiment.setting(options.case)
     path = Results(ROOT).recorded(setting.name)
     if not path.exists():
-        raise Mistake(f"{path} is missing: record it, or compute it here with --config recompute={setting.name}")
+        here = f"'python -m secondlook run {experiment.name} --case {setting.case}'"
+        raise Mistake(f"{path} is missing: record it, or compute it here with {here}")
     table, made = records.read_result(path)
     records.check_recorded(path, made, setting)
     stale = records.changed_sources(experiment, made)
@@ -112,6 +129,7 @@ def import_(options) -> None:
 def summarise(options) -> None:
     """Compute the numbers that claims and text quote from an experiment's rows."""
     from secondlook.study import measures, records
+    from secondlook.study.experiment import Experiment
     from secondlook.study.files import to_json, write
 
     results = Results(ROOT, options.scale)
@@ -126,6 +144,7 @@ def figure(options) -> None:
     """Draw figures of an experiment."""
     from secondlook.reporting import style
     from secondlook.study import records
+    from secondlook.study.experiment import Experiment
     from secondlook.study.parameters import known_keys
 
     results = Results(ROOT, options.scale)
@@ -148,6 +167,7 @@ def figure(options) -> None:
 def claims(options) -> None:
     """Compute the verdict on every claim, and print them."""
     from secondlook.study.claims import judge_all, measured_text, read_claims
+    from secondlook.study.experiment import experiments
     from secondlook.study.files import to_json, write
     from secondlook.study.measures import read_summary
 
@@ -196,7 +216,7 @@ def doctor(options) -> None:
     """Say what is installed, which device and data there are, and which stages can run here."""
     from secondlook.study.doctor import examine
 
-    for line in examine(ROOT, options.data_root):
+    for line in examine(ROOT, options.data_root, options.stages):
         say(line)
 
 
@@ -208,9 +228,9 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(metavar="VERB", required=True)
 
-    def verb(name, function, **options):
-        made = verbs.add_parser(name, help=function.__doc__, description=function.__doc__, **options)
-        made.set_defaults(function=function)
+    def verb(name, function, extra):
+        made = verbs.add_parser(name, help=function.__doc__, description=function.__doc__)
+        made.set_defaults(function=function, verb=name, extra=extra)
         return made
 
     def experiment(made):
@@ -219,9 +239,9 @@ def parser() -> argparse.ArgumentParser:
     def scale(made):
         made.add_argument("--scale", choices=SCALES, default="paper", help="paper: in results/; smoke: in results/smoke/")
 
-    verb("list", list_)
+    verb("list", list_, "study")
 
-    made = verb("run", run)
+    made = verb("run", run, "run")
     experiment(made)
     scale(made)
     made.add_argument("--case", action="append", help="a case, and as many more as wanted; without it, all of them")
@@ -251,48 +271,53 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--commit", help="the commit of this code, where git cannot say")
     made.add_argument("--dirty", action="store_true", help="with --commit: the code differs from it")
 
-    made = verb("summarise", summarise)
+    made = verb("summarise", summarise, "study")
     experiment(made)
     scale(made)
 
-    made = verb("figure", figure)
+    made = verb("figure", figure, "report")
     experiment(made)
     made.add_argument("name", nargs="*", help="figures; without it, all of them")
     scale(made)
     made.add_argument("--out", type=Path, metavar="FOLDER", help="where the figures go (default: results/figures)")
 
-    made = verb("claims", claims)
+    made = verb("claims", claims, "study")
     scale(made)
     made.add_argument("--show", action="store_true", help="print the verdicts of results/claims.json, compute nothing")
 
-    scale(verb("report", report))
-    verb("readme", readme)
+    scale(verb("report", report, "report"))
+    verb("readme", readme, "report")
 
-    made = verb("record", record)
+    made = verb("record", record, "run")
     made.add_argument("table", nargs="+", type=Path, metavar="FILE.csv", help="tables that 'run' wrote, each with its .json")
 
-    made = verb("import", import_)
+    made = verb("import", import_, "run")
     experiment(made)
     made.add_argument("--case", required=True, help="the recorded case")
     made.add_argument("--out", type=Path, metavar="FILE.csv", help="where the rows go")
 
-    made = verb("compare", compare)
+    made = verb("compare", compare, "run")
     made.add_argument("folder", nargs=2, type=Path, metavar="FOLDER", help="results/ or results/smoke/ of a project")
 
-    made = verb("data", data)
+    made = verb("data", data, "data")
     made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
 
-    made = verb("doctor", doctor)
+    made = verb("doctor", doctor, "run")
+    made.add_argument("--stages", action="store_true", help="a line for each stage, and not a summary")
     made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
     return top
 
 
 def main(words: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a test may have put something else there
+            stream.reconfigure(errors=PLAINLY)
     options = parser().parse_args(words)
     if parent := os.environ.get(PARENT):
         end_with(int(parent))
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", Diverged)
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
             options.function(options)
     except Mistake as mistake:
@@ -307,7 +332,36 @@ def main(words: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        print(f"secondlook: {_missing(error.name, options.verb, options.extra)}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print(f"secondlook: {options.verb} needs more memory than there is", file=sys.stderr)
+        return 1
     except OSError as error:  # what no step foresaw: a disk that fails, a folder that may not be looked into
         print(f"secondlook: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _missing(module: str, verb: str, extra: str) -> str:
+    """What to say where `verb`, which needs an `extra`, lacks a module: maybe another extra brings it."""
+    package = module.partition(".")[0]
+    bringing = [name for name, modules in EXTRAS.items() if package in modules]
+    if not bringing:
+        return f"{verb} needs the package {package}, which is not installed"
+    whole = extra if extra in bringing or bringing[0] in BENEATH.get(extra, ()) else bringing[0]
+    return f"{verb} needs {package}, which is not installed: pip install 'secondlook[{whole}]'"
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal of few characters shows in place of those that it lacks: 8×10⁻⁵ as 8x10^-5, what nothing is like as ?."""
+    text = error.object[error.start : error.end]
+    raised = re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda found: "^" + unicodedata.normalize("NFKD", found[0]), text)
+    plain = raised.translate(PLAIN).encode("ascii", "replace").decode()
+    return plain, error.end
+
+
+PLAINLY = "secondlook.plainly"
+PLAIN = str.maketrans({"−": "-", "–": "-", "×": "x", "∞": "inf", "…": "..."})
+codecs.register_error(PLAINLY, _plainly)

@@ -1,4 +1,4 @@
-"""The exceptions that reach a user."""
+"""The exceptions and the warning that reach a user."""
 
 LONGEST = 1000  # characters of a line: it may quote a value from a damaged file
 
@@ -10,6 +10,10 @@ class Mistake(Exception):
     def __init__(self, text: str):
         line = " ".join(text.splitlines())
         super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
+
+
+class Diverged(UserWarning):
+    """A run's loss was not finite, and the run ended. The sentence is printed, and put in the record of the stage."""
 
 
 class OutOfTime(Exception):

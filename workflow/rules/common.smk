@@ -1,9 +1,11 @@
 # What the rules share: the checked configuration, the experiments, and which files each step depends on.
 
+import fcntl
 import os
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from secondlook.errors import Mistake
@@ -19,6 +21,12 @@ from secondlook.study.tables import beside
 ROOT = Path()
 os.environ[PARENT] = str(os.getpid())  # a job ends with the workflow that started it, however that one ended
 PYTHON = shlex.quote(sys.executable)
+
+# Held while this snakemake lives, so that one that was killed can be told from one that runs (workflow/unlock.py).
+with suppress(OSError):
+    (ROOT / ".snakemake").mkdir(exist_ok=True)
+    ALIVE = open(ROOT / ".snakemake/alive", "a", encoding="utf-8")
+    fcntl.flock(ALIVE, fcntl.LOCK_SH)
 
 
 def settings():

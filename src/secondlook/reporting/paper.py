@@ -34,6 +34,8 @@ from secondlook.study.text import fill, number
 NOT_HERE = "no section in this edition"
 LONGEST_LINE = 110  # characters of a table's row; a longer row makes the table as wide as the text, and its cells wrap
 NUMERIC = re.compile(r"[-−+\d.,×⁻⁰¹²³⁴⁵⁶⁷⁸⁹ %∞\[\]]+|–|n/a")
+LABEL = r"\{#([\w:-]+)"
+OWN_LABEL = r"\{#((?:fig|tbl|eq):[\w:-]+)"  # in a section: of its experiment alone
 FORMATS = {"typst": ".typ", "html5": ".html", "latex": ".tex"}
 
 
@@ -113,12 +115,13 @@ def compose(results: Results) -> str:
         has = present(found[name], summary.missing, path)
         values = {**summary.measures, "tables": summary.tables, "has": has, **functions(claims, path)}
         sections[path] = fill(read(path).decode(), values, str(path)).strip()
+    own = {path: own_labels(section, path.parent.name) for path, section in sections.items()}
     path = root / "report" / "paper.md"
     text = read(path).decode()
     check_references({path: text, **sections}, root / "report" / "references.bib")
     values = {
         "claims": claims,
-        "sections": list(sections.values()),
+        "sections": list(own.values()),
         "tally": tally(claims),
         "judged": lambda letter: sum(claim["id"].startswith(letter) for claim in claims),
         "see": lambda name: f"@sec:{name}" if f"{{#sec:{name}}}" in "".join(sections.values()) else NOT_HERE,
@@ -206,17 +209,33 @@ def tally(claims: list[dict]) -> str:
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
+def own_labels(section: str, experiment: str) -> str:
+    """`section` with the labels of its figures, tables and equations in the experiment's name, and the references to them:
+    two experiments may each have a {#fig:losses}, which are fig:one:losses and fig:two:losses in the paper."""
+    own = set(re.findall(OWN_LABEL, section))
+
+    def named(found: re.Match) -> str:
+        kind, _, name = found[2].partition(":")
+        return f"{found[1]}{kind}:{experiment}:{name}" if found[2] in own else found[0]
+
+    return re.sub(r"((?<![\w\\])@|\{#|\(#)([\w:-]*\w)", named, section)
+
+
 def check_references(texts: dict[Path, str], bibliography: Path) -> None:
-    """Every @name must be a label of the paper or a key of the bibliography, and no label may be given twice."""
-    labels = [(name, path) for path, text in texts.items() for name in re.findall(r"\{#([\w:-]+)", text)]
-    seen = {}
-    for name, path in labels:
-        if name in seen:
-            raise Mistake(f"the label '{name}' of {path} is also in {seen[name]}")
-        seen[name] = path
-    known = [*seen, *re.findall(r"^@\w+\{([^,\s]+),", read(bibliography).decode(), re.MULTILINE)]
+    """Every @name must be a label of its own text, one that belongs to no section alone, or a key of the bibliography. No text
+    may give a label twice, nor two texts the same one of a section."""
+    shared = {name: path for path, text in texts.items() if path.name == "paper.md" for name in re.findall(LABEL, text)}
+    own = {}
     for path, text in texts.items():
-        known_keys(re.findall(r"(?<![\w\\])@([\w:-]*\w)", text), known, f"the references of {path}")
+        own[path] = set()
+        for name in re.findall(LABEL, text):
+            if name in own[path] or (name.startswith("sec:") and shared.setdefault(name, path) != path):
+                raise Mistake(f"the label '{name}' of {path} is also in {path if name in own[path] else shared[name]}")
+            own[path].add(name)
+    known = [*shared, *re.findall(r"^@\w+\{([^,\s]+),", read(bibliography).decode(), re.MULTILINE)]
+    for path, text in texts.items():
+        names = re.findall(r"(?<![\w\\])@([\w:-]*\w)", text)
+        known_keys(names, [*own[path], *known], f"the references of {path}")
 
 
 def provenance(found: list[Experiment], results: Results) -> dict:

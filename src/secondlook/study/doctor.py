@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,7 @@ from secondlook.study.needs import check_needs, data_folder
 from secondlook.study.records import recorded_stages, unrecorded
 from secondlook.study.results import Results
 
+CAN = "can run here"
 NEEDED = {
     "torch": "runs the experiments",
     "numpy": "runs the experiments",
@@ -27,25 +29,37 @@ NEEDED = {
 }
 
 
-def examine(root: Path, data_root: str | None) -> Iterator[str]:
-    """Lines to print."""
+def examine(root: Path, data_root: str | None, each: bool = False) -> Iterator[str]:
+    """Lines to print: of the stages a summary, or one for `each`."""
     yield f"python {platform.python_version()}, {os.cpu_count()} cores"
     for package, use in NEEDED.items():
         yield f"{package:12} {_version(package):10} {use}"
     yield f"device       {_device()}"
     folder = data_folder(data_root)
     yield f"data         {folder}: {_contents(folder)}"
+    stages = list(_stages(root, folder))
+    if each:
+        yield from (f"stage        {name}: {', '.join(filter(None, (here, kept)))}" for name, here, kept in stages)
+        return
+    counts = Counter(kept or "computed" for _, _, kept in stages)
+    listed = ", ".join(f"{count} {kept}" for kept, count in counts.items())
+    able = sum(here == CAN for _, here, _ in stages)
+    yield f"stages       {len(stages)}: {listed}; {able} can run here ('doctor --stages' lists them)"
+
+
+def _stages(root: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Of each stage its name, whether it can run here, and whether it is recorded, or unrecorded."""
     recorded = recorded_stages(root)
     for experiment in experiments(root):
         for case in experiment.cases:
             setting = experiment.setting(case)
             try:
                 check_needs(setting, folder)
-                here = "can run here"
+                here = CAN
             except Mistake as mistake:
                 here = str(mistake)
-            kept = "; recorded" if setting.name in recorded else "; unrecorded" * unrecorded(Results(root), setting)
-            yield f"stage        {setting.name}: {here}{kept}"
+            kept = "recorded" if setting.name in recorded else "unrecorded" * unrecorded(Results(root), setting)
+            yield setting.name, here, kept
 
 
 def _version(package: str) -> str:

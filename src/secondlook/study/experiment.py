@@ -17,6 +17,7 @@ without which a case cannot run at paper scale; at smoke scale every case runs a
 import hashlib
 import importlib
 import json
+import keyword
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -30,13 +31,12 @@ import pandas as pd
 from secondlook.errors import Mistake
 from secondlook.study.declared import ENDINGS, Declared, declared
 from secondlook.study.files import parse_yaml, read_yaml
-from secondlook.study.parameters import Count, PositiveInt, build, known_keys, mapping
+from secondlook.study.parameters import PositiveInt, Seed, build, checked, known_keys, mapping
 from secondlook.study.place import Place
 from secondlook.study.sources import sources
 
 ROLES = ("fixed", "varies", "tunes")
 NEEDS = {"device": ("cpu", "cuda").__contains__, "data": lambda name: isinstance(name, str)}
-SCALES = ("paper", "smoke")
 MOST_SEEDS = 100_000  # each of them is listed in the record
 COLUMNS = ("experiment", "case", "seed", "step", "metric", "value")
 
@@ -45,12 +45,13 @@ COLUMNS = ("experiment", "case", "seed", "step", "metric", "value")
 class Seeds:
     """Seeds first, first + 1, ..., `count` of them."""
 
-    first: Count
+    first: Seed
     count: PositiveInt
 
     def __post_init__(self):
         if self.count > MOST_SEEDS:
             raise Mistake(f"'count' of seeds must be at most {MOST_SEEDS}, got {self.count}")
+        checked(Seed, self.first + self.count - 1, "the last of the seeds")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class Experiment:
     def __init__(self, root: Path, name: str):
         self.root, self.name = Path(root), name
         self.folder = self.root / "experiments" / name
-        if not (self.folder / "config.yaml").is_file():
+        if (self.folder / "config.yaml").is_file():
+            _check_name(name, str(self.folder))
+        else:
             known_keys([name], [e.name for e in experiments(root)], str(self.folder.parent), "experiment")
 
     @cached_property
@@ -96,6 +99,7 @@ class Experiment:
             config[name] = mapping(config.get(name) or {}, name, where)
         known_keys(config["shared"], ROLES, f"'shared' of {where}")
         for case, given in mapping(config.get("cases"), "cases", where).items():
+            _check_name(case, f"a case in {where}")
             known_keys(mapping(given, case, where), (*ROLES, "seeds", "needs"), f"'{case}' of {where}")
             for name, need in mapping(given.get("needs") or {}, "needs", where).items():
                 known_keys([name], NEEDS, f"'needs' of '{case}' of {where}")
@@ -135,7 +139,7 @@ class Experiment:
             known_keys([key], values, where)
             values[key] = parse_yaml(text, f"--set {key}")
         seeds = build(Seeds, mapping(values.pop("seeds"), "seeds", where), f"'seeds' of '{case}' of {where}")
-        chosen = range(seeds.first, seeds.first + seeds.count) if seed is None else [seed]
+        chosen = range(seeds.first, seeds.first + seeds.count) if seed is None else [checked(Seed, seed, "--seed")]
         needs = dict(own.get("needs") or {}) if scale == "paper" else {}
         return Setting(self.name, case, scale, tuple(chosen), values, needs)
 
@@ -199,11 +203,19 @@ class Experiment:
         return self.runs[case].place
 
 
+def _check_name(name: str, what: str) -> None:
+    """Refuse what cannot be a name in Python, in a rule of the workflow, and in a path within a command."""
+    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
+        raise Mistake(f"{what} must have a name of letters, digits and _ that Python can import, not {name!r}")
+
+
 def experiments(root: Path) -> list[Experiment]:
     """Every experiment of the project at `root`, by name."""
     folders = sorted(path.parent for path in Path(root).glob("experiments/*/config.yaml"))
     if not folders:
         raise Mistake(f"there are no experiments in {Path(root).resolve()}: run this from the project's folder")
+    for folder in folders:
+        _check_name(folder.name, str(folder))
     return [Experiment(root, folder.name) for folder in folders]
 
 

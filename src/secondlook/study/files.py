@@ -61,7 +61,7 @@ def sole_writer(path: Path):
     lock = path.with_name(f".{path.name}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(lock, "a+")  # noqa: SIM115 (entered below, outside of what may fail)
+        handle = open(lock, "a+", encoding="utf-8")  # noqa: SIM115 (entered below, outside of what may fail)
     except OSError as error:
         raise Mistake(f"cannot write {path}: {error.strerror}") from error
     with handle:

@@ -7,8 +7,8 @@ from secondlook.errors import Mistake
 from secondlook.study.experiment import Setting
 
 BUILT = Path("data")  # in the project: data sets that were built from others
-BUILDABLE = ("cifar10.npy",)  # by `snakemake data`; the rest are files that somebody has
-INSTEAD = "use the recorded results, or --config scale=smoke device=cpu"
+INSTEAD = "use the recorded results, or --scale smoke --device cpu"
+BUILDABLE = ("cifar10.npy",)  # by the verb and rule `data`; the rest are files that somebody has
 
 
 def data_folder(given: str | None = None) -> Path:
@@ -21,7 +21,7 @@ def data_path(name: str, data_root: Path) -> Path:
     for path in (Path(data_root) / name, BUILT / name):
         if path.exists():
             return path
-    remedy = "run 'snakemake data'" if name in BUILDABLE else "point data_root (SECONDLOOK_DATA) at its folder"
+    remedy = "run 'snakemake data'" if name in BUILDABLE else "name its folder with --data-root or SECONDLOOK_DATA"
     raise Mistake(f"data set {Path(data_root) / name} is missing: {remedy}, or put it there")
 
 

@@ -11,12 +11,15 @@ A parameter's type is its check. The types below are `Annotated` with a sentence
 
 import dataclasses
 import difflib
-import sys
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from secondlook.errors import Mistake
+
+LARGEST = {float: 3.4e38, int: 2**63 - 1}  # what float32 and int64 hold, in which it is computed
+LARGEST_SEED = 2**31 - 1  # every generator takes it, and those of seeds derived from it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +35,7 @@ def _integer(x) -> bool:
 
 
 def _number(x) -> bool:
-    """Whether x is a number that a float can hold: an int may be too large, a float infinite or nan."""
-    return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= sys.float_info.max
+    return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf
 
 
 PositiveInt = Annotated[int, Must("be a positive integer", lambda x: _integer(x) and x > 0)]
@@ -42,6 +44,7 @@ Number = Annotated[float, Must("be a finite number", _number)]
 Positive = Annotated[float, Must("be a positive number", lambda x: _number(x) and x > 0)]
 NonNegative = Annotated[float, Must("be a number, zero or more", lambda x: _number(x) and x >= 0)]
 Fraction = Annotated[float, Must("be a number from 0 to 1", lambda x: _number(x) and 0 <= x <= 1)]
+Seed = Annotated[int, Must(f"be an integer from 0 to {LARGEST_SEED}", lambda x: _integer(x) and 0 <= x <= LARGEST_SEED)]
 Flag = Annotated[bool, Must("be true or false", lambda x: isinstance(x, bool))]
 Text = Annotated[str, Must("be a text", lambda x: isinstance(x, str))]
 
@@ -78,9 +81,17 @@ def _convert(kind, value, name: str, where: str):
     if origin is dict:
         item = typing.get_args(kind)[1]
         return {k: _convert(item, v, f"{name}.{k}", where) for k, v in mapping(value, name, where).items()}
+    return checked(kind, value, f"'{name}' in {where}")
+
+
+def checked(kind, value, what: str):
+    """`value` as the annotated type `kind`, one of the types above. Raises Mistake where it is none, or too large to compute
+    with; `what` names it there."""
     base, must = typing.get_args(kind)
     if not must.holds(value):
-        raise Mistake(f"'{name}' in {where} must {must.be}, got {value!r}")
+        raise Mistake(f"{what} must {must.be}, got {value!r}")
+    if base in LARGEST and abs(value) > LARGEST[base]:
+        raise Mistake(f"{what} must be at most {LARGEST[base]:.3g} in size, got {value!r}")
     return base(value)
 
 

@@ -7,10 +7,12 @@ A table is read through its record, so that a table edited by hand, or made with
 a GPU may have no result yet, neither here nor in results/recorded/: it is unrecorded, and what follows does without it.
 """
 
+import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,19 +54,28 @@ def read_result(path: Path) -> tuple[pd.DataFrame, dict]:
 
 
 def _git(root: Path, *words: str) -> str | None:
+    """What git says in `root`. Variables that name another repository, as a hook of git has them, do not count."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(root), *words]
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=30, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _commit(root: Path, given: str | None, dirty: bool) -> dict:
-    """The commit that the code stands at, and whether the code differs from it; as given where git is not at hand."""
+def _commit(root: Path, sources: Iterable[str], given: str | None, dirty: bool) -> dict:
+    """The commit that the code stands at, and whether the code differs from it; as given where git is not at hand. Of a
+    repository that holds none of the project's `sources` (the project was unpacked inside it), neither. A source that it does
+    not hold beside others that it does, as an ignored one, makes them dirty."""
     if given:
         return {"commit": given, "dirty": dirty}
+    ours = [name for name in sources if (root / name).is_file()]
+    held = _git(root, "ls-files", "--", *ours)
     changes = _git(root, "status", "--porcelain", "--", "src", "experiments", "config")
-    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+    if not held or changes is None:
+        return {"commit": None, "dirty": None}
+    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": bool(changes) or len(held.splitlines()) < len(ours)}
 
 
 def _version(package: str) -> str | None:
@@ -77,7 +88,7 @@ def _version(package: str) -> str | None:
 def _processor() -> str:
     """The processor's own name where the system tells it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -132,14 +143,15 @@ def provenance(
 ) -> dict:
     """Everything about a run but its rows. `commit` and `dirty` speak for a machine without the project's history; `data` is
     what Place.data_sets gives; `earlier` the parts of the same run that ran before."""
+    sources = digests(experiment.sources("experiment"), experiment.root)
     return {
         "experiment": setting.experiment,
         "case": setting.case,
         "scale": setting.scale,
         "settings": setting.values,
         "settings_digest": setting.digest,
-        **_commit(experiment.root, commit, dirty),
-        "sources": digests(experiment.sources("experiment"), experiment.root),
+        **_commit(experiment.root, sources, commit, dirty),
+        "sources": sources,
         "data": data or {},
         **_together([*earlier, cost(wall_s)]),
     }
@@ -173,14 +185,14 @@ def unrecorded(results: Results, setting: Setting) -> bool:
     return setting.needs.get("device") == "cuda" and not any(path.exists() for path in known)
 
 
-def check_settings(path: Path, record: dict, setting: Setting) -> None:
-    """Refuse a record of a run with other settings, and name what differs."""
+def check_settings(path: Path, record: dict, setting: Setting, remedy: str = "remove it, and run the stage again") -> None:
+    """Refuse a record of a run with other settings, and name what differs and what to do: the `remedy`."""
     if record.get("settings_digest") == setting.digest:
         return
     old, new = record.get("settings"), setting.values
     old = old if isinstance(old, dict) else {}
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)) or ["experiment or case"]
-    raise Mistake(f"{path} holds a run with other settings: {', '.join(differing)}; remove it, or run it again")
+    raise Mistake(f"{path} holds a run with other settings: {', '.join(differing)}; {remedy}")
 
 
 def read_experiment(results: Results, experiment: Experiment) -> pd.DataFrame:

@@ -15,7 +15,7 @@ results/trials/                     runs with settings of one's own
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondlook.study.experiment import Setting
+SCALES = ("paper", "smoke")
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Results:
         """The recorded rows of a stage. They are of scale paper."""
         return self.recorded_folder / f"{stage}.csv"
 
-    def trial(self, setting: Setting) -> Path:
-        """The rows of a stage with settings of one's own."""
-        return self.root / "results" / "trials" / setting.experiment / f"{setting.case}-{setting.digest[:8]}.csv"
+    def trial(self, stage: str, digest: str) -> Path:
+        """The rows of a stage with settings of one's own, which have this digest."""
+        return self.root / "results" / "trials" / f"{stage}-{digest[:8]}.csv"
 
     def summary(self, experiment: str) -> Path:
         return self.folder / "summary" / f"{experiment}.json"

@@ -2,16 +2,17 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from secondlook.errors import OutOfTime
+from secondlook.errors import Diverged, OutOfTime
 from secondlook.study import cells, records, tables, unfinished
 from secondlook.study.experiment import Experiment, Setting, parameters, run, run_seeds_together
-from secondlook.study.files import read_json, sole_writer
+from secondlook.study.files import read, read_json, sole_writer
 from secondlook.study.needs import BUILT, check_needs, data_of, device_of
 from secondlook.study.parent import end_with
 from secondlook.study.place import Place
@@ -60,7 +61,8 @@ def compute(experiment: Experiment, settings: list[Setting], out: Callable[[Sett
 def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: float | None, terms: Terms) -> str:
     place = Place(out.with_suffix(".work"), device_of(setting, terms.device), data_of(setting, terms.data), deadline)
     if tables.beside(out).exists():
-        records.check_settings(out, read_json(tables.beside(out)), setting)
+        remedy = "remove it first, or give another --out"
+        records.check_settings(out, read_json(tables.beside(out)), setting, remedy)
     with sole_writer(out):
         if deadline is not None and out.exists() and not records.changed_sources(experiment, records.read_result(out)[1]):
             return f"{out}: is there already"
@@ -68,9 +70,10 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
         start = time.perf_counter()
         try:
             place.check_time()
-            with unfinished.part(place, experiment, setting) if keeps else nullcontext([]) as earlier:
+            ends = Ends(place.work / unfinished.OWN[-1] if keeps else None)
+            with unfinished.part(place, experiment, setting) if keeps else nullcontext([]) as earlier, ends.noted():
                 if keeps and terms.workers > 1:
-                    begin = partial(_begin_worker, terms.threads, os.getpid())
+                    begin = partial(_begin_worker, terms.threads, os.getpid(), ends)
                     run_seeds_together(experiment, setting, place, terms.workers, begin)
                 table = run(experiment, setting, place, lambda seeds: watch(seeds, setting.name))
         except OutOfTime as stop:
@@ -79,11 +82,48 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
         wall_s = time.perf_counter() - start
         data = place.data_sets()
         record = records.provenance(experiment, setting, wall_s, terms.commit, terms.dirty, data, earlier)
-        record["workers"] = terms.workers if keeps else 1
+        record |= {"workers": terms.workers if keeps else 1, "diverged": ends.read()}
         tables.write_table(out, table, record)
         if keeps:
             unfinished.end(place)
     return f"{out}: {len(table)} rows of {setting.name}, {record['wall_s']:.1f} s"
+
+
+class Ends:
+    """How the runs of a stage ended that diverged, a sentence each: in `file`, which all parts and processes of a stage share,
+    or else in memory."""
+
+    def __init__(self, file: Path | None):
+        self.file, self.sentences = file, []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Until the end of the block what is warned of is noted, too."""
+        with warnings.catch_warnings():
+            self.note()
+            yield
+
+    def note(self) -> None:
+        show = warnings.showwarning
+
+        def shown(message, category, *where) -> None:
+            if issubclass(category, Diverged):
+                self._keep(str(message))
+            show(message, category, *where)
+
+        warnings.simplefilter("always", Diverged)
+        warnings.showwarning = shown
+
+    def _keep(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+        if self.file:
+            with open(self.file, "a", encoding="utf-8") as file:
+                file.write(f"{sentence}\n")
+
+    def read(self) -> list[str]:
+        """Each sentence once, in order."""
+        kept = read(self.file).decode().splitlines() if self.file and self.file.exists() else self.sentences
+        return sorted(set(kept))
 
 
 def _limit_threads(threads: int | None) -> None:
@@ -93,6 +133,7 @@ def _limit_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _begin_worker(threads: int | None, parent: int) -> None:
+def _begin_worker(threads: int | None, parent: int, ends: Ends) -> None:
     _limit_threads(threads)
     end_with(parent)
+    ends.note()

@@ -3,6 +3,7 @@
     <work>/run.json      settings, sources and device of the run that began here
     <work>/parts.json    machine and cost of each part; of one that was killed, the machine alone
     <work>/data.json     the data sets that it read (secondlook.study.place)
+    <work>/ends.txt      of runs that diverged, their sentence each (secondlook.study.stages)
 
 All that is kept in it is of one run: the same settings, the same code, the same kind of device.
 """
@@ -19,7 +20,7 @@ from secondlook.study.place import Place
 from secondlook.study.records import changed_sources, check_settings, cost
 from secondlook.study.sources import digests
 
-OWN = ("run.json", "parts.json", "data.json")
+OWN = ("run.json", "parts.json", "data.json", "ends.txt")
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def part(place: Place, experiment: Experiment, setting: Setting) -> Iterator[lis
 
 
 def _check(place: Place, begun: dict, experiment: Experiment, setting: Setting) -> None:
-    check_settings(place.work, begun, setting)
+    check_settings(place.work, begun, setting, "remove it, or put the settings back")
     if changed := changed_sources(experiment, begun):
         raise Mistake(f"{place.work} holds a run of other code: {', '.join(changed)}; remove it, or put the code back")
     if begun.get("device") != place.device:

@@ -28,6 +28,7 @@ from torch's global generator (dropout) does not: that state is not the run's.
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -36,6 +37,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
 
 from secondlook.curvature.objective import Cost
+from secondlook.errors import Diverged
 from secondlook.training.checkpoint import Checkpoints
 from secondlook.training.precision import FLOAT32, Precision
 from secondlook.training.rules import Rule
@@ -234,6 +236,7 @@ class Run:
     def _diverge(self, what: str) -> None:
         """Say what happened, and give this epoch and all that would have followed their rows."""
         self.diverged = f"non-finite {what} ({type(self.optimizer).__name__}, lr {self.lr:g}, seed {self.seed})"
+        warnings.warn(self.diverged, Diverged, stacklevel=2)
         unknown = {name: math.nan for name in ROW}
         first = len(self.rows) + 1
         self.rows += [unknown | {"epoch": epoch, "diverged": 1} for epoch in range(first, self.epochs + 1)]
