@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
+from secondlook.optim import Newton
+from secondlook.optim.newton import Absolute, Plain
 from secondlook.problems.landscapes import LANDSCAPES, gradient_noise
 from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
@@ -86,20 +88,6 @@ def test_a_diverged_cell_touches_no_other():
         assert path[:, 0, 0].isfinite().all(), name
 
 
-def test_adabelief_is_adam_with_the_deviation_from_the_mean():
-    g = normal(30, 2)
-    theta = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = optimisers.AdaBelief([theta], lr=0.1)
-    m = v = w = torch.zeros(2, dtype=torch.float64)
-    for t in range(1, 31):
-        theta.grad = g[t - 1]
-        optimizer.step()
-        m = 0.9 * m + 0.1 * g[t - 1]
-        v = 0.999 * v + 0.001 * (g[t - 1] - m) ** 2 + 1e-16
-        w = w - 0.1 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-16)
-    torch.testing.assert_close(theta.detach(), w, rtol=0, atol=1e-12)
-
-
 def test_closed_forms_of_two_by_two_matrices():
     A, g = normal(50, 2, 2), normal(50, 2, seed=1)
     H = A + A.mT
@@ -112,6 +100,18 @@ def test_closed_forms_of_two_by_two_matrices():
 def test_newton_solves_a_quadratic_in_one_step(name):
     path = optimisers.descend(METHODS[name], lambda theta, t: LANDSCAPES["rotated"].value(theta).sum(), normal(3, 2), [1.0], 1)
     assert path[-1].abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name, direction", [("Newton", Plain()), ("absolute-value Newton", Absolute(floor=1e-12))])
+def test_newton_is_the_librarys_cell_by_cell(name, direction):
+    start, f = 0.3 * normal(4, 2) + 1, LANDSCAPES["Beale"].value
+    paths = optimisers.descend(METHODS[name], lambda theta, t: f(theta).sum(), start, [0.1], 5)
+    for cell in range(4):
+        theta = start[cell].clone().requires_grad_()
+        optimizer = Newton([theta], lr=0.1, direction=direction)
+        for t in range(1, 6):
+            optimizer.step(lambda theta=theta: f(theta))
+            torch.testing.assert_close(paths[t, 0, cell], theta.detach(), rtol=1e-9, atol=0)  # H is well-conditioned here
 
 
 def test_epochs_overshoot_and_escape_of_hand_made_paths():

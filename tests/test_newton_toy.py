@@ -1,7 +1,6 @@
 """The document's numbers, the closed forms, and the parts that the newton_toy experiment trusts."""
 
 import itertools
-import math
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import torch
 from experiments.newton_toy import double_well, loops
 from experiments.newton_toy.accounting import nodes
 from experiments.newton_toy.closed_forms import bound, eigenbasis, loss_after, steps_to_reduce
+from secondlook.optim.newton import Plain
 from secondlook.problems.quadratics import rotated, rotation, spectrum
 
 SIZE, N, LR, STEPS = 5, 25, 0.1, 40  # the document's
@@ -109,30 +109,6 @@ def test_bisection_finds_the_step_that_iteration_finds(condition, multiple, redu
         assert found <= bound(reduction, condition)
 
 
-def brute_force(g, H, radius):
-    """Least model value on a fine polar grid of the disc."""
-    r, angle = np.meshgrid(np.linspace(0, radius, 101), np.linspace(0, 2 * math.pi, 1001))
-    p = np.array([r * np.cos(angle), r * np.sin(angle)])
-    return (np.einsum("i,ijk->jk", g, p) + np.einsum("ijk,il,ljk->jk", p, H, p) / 2).min()
-
-
-GRADIENTS = [(0.3, -0.2), (0.0, 0.4), (0.0, 0.0), (1e-10, 0.4), (3e-16, 0.4)]  # the last four: the hard case, or nearly
-
-
-@pytest.mark.parametrize("g", GRADIENTS)
-@pytest.mark.parametrize("eigenvalues", [(2, 1), (1, -1), (-1, 1), (-2, -1), (0, 1)])
-@pytest.mark.parametrize("radius", [0.1, 2.0])
-@pytest.mark.parametrize("angle", [0.0, 0.7])
-def test_trust_region_solves_its_subproblem(g, eigenvalues, radius, angle):
-    q = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    g, H = q @ np.array(g), q @ np.diag(np.array(eigenvalues, dtype=float)) @ q.T
-    p = double_well.subproblem(g, H, radius)
-    best = brute_force(g, H, radius)
-    assert np.linalg.norm(p) <= radius * (1 + 1e-9)
-    assert g @ p + p @ H @ p / 2 <= best + 1e-9  # never worse than the grid
-    assert g @ p + p @ H @ p / 2 >= best - 1e-3 * (1 + radius**2)  # and not better than the grid's fineness allows
-
-
 def test_derivatives_of_the_double_well():
     theta, step = np.array([0.3, -0.7]), 1e-6
     for i in range(2):
@@ -143,21 +119,30 @@ def test_derivatives_of_the_double_well():
         assert bend == pytest.approx(double_well.hessian(theta)[i], abs=1e-8)
 
 
-STEPPERS = [
-    (double_well.gradient_descent(0.1), False),
-    (double_well.newton(1.0), True),
-    (double_well.newton(0.1), True),
-    (double_well.levenberg(0.5), False),
-    (double_well.absolute_value_newton(), False),
-    (double_well.trust_region(0.25, 1.0), False),
-]
+STEPPERS = double_well.steppers(lr=0.1, margin=0.5, radius=0.25, max_radius=1.0)
 
 
-@pytest.mark.parametrize("stepper, attracted", STEPPERS)
-def test_who_ends_at_the_saddle(stepper, attracted):
-    *_, end = double_well.walk(np.array([0.1, 0.2]), stepper, 2000, 1e-6)
+@pytest.mark.parametrize("name", STEPPERS)
+def test_who_ends_at_the_saddle(name):
+    *_, end = double_well.walk(np.array([0.1, 0.2]), STEPPERS[name], 2000, 1e-6)
     assert np.linalg.norm(double_well.gradient(end)) < 1e-6
-    assert (double_well.hessian(end)[0, 0] < 0) == attracted
+    assert (double_well.hessian(end)[0, 0] < 0) == (name in ("Newton", "damped Newton"))
+
+
+def test_damped_newton_is_the_librarys():
+    start = np.array([0.3, -0.7])
+    walks = [
+        list(double_well.walk(start, step, 20, 1e-6))
+        for step in (STEPPERS["damped Newton"], double_well.newton(Plain(), lr=0.1))
+    ]
+    np.testing.assert_allclose(*walks, rtol=0, atol=1e-13)  # of order 1, 20 times a few roundings
+
+
+def test_levenberg_shifts_the_least_eigenvalue_to_the_margin():
+    theta = np.array([0.1, 0.2])
+    shifted = double_well.hessian(theta) + (0.5 - double_well.hessian(theta)[0, 0]) * np.eye(2)
+    expected = theta - np.linalg.solve(shifted, double_well.gradient(theta))
+    np.testing.assert_allclose(STEPPERS["Levenberg"](theta), expected, rtol=0, atol=1e-14)
 
 
 def growth_rows(methods, steps):

@@ -1,7 +1,5 @@
-r"""The optimisers of the sweep: torch's, the library's AdaHessian, and three of ten lines each.
+r"""The optimisers of the sweep: torch's, the library's AdaHessian and AdaBelief, and Newton's method for many cells at once.
 
-    AdaBelief               m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) (g - m)^2 + eps
-                            theta <- theta - lr m^ / (sqrt(v^) + eps)             Zhuang et al., arXiv 2010.07468, Algorithm 2
     Newton                  theta <- theta - lr H^-1 g
     absolute-value Newton   theta <- theta - lr |H|^-1 g                          Dauphin et al. 2014
 
@@ -9,6 +7,9 @@ A parameter is a tensor (..., 2) of independent cells, so H is a 2 x 2 matrix fo
 have closed forms (Cayley and Hamilton), which leave a diverged cell as NaN and touch no other:
 
     H^-1 = adj(H) / det(H),     |H| = (H^2 + |det H| I) / c,     c = |lambda_1| + |lambda_2|,  c^2 = tr(H^2) + 2 |det H|
+
+The library's Newton takes one H for all its parameters, so that each of thousands of cells would be an optimiser of its own.
+A test holds the steps here equal to the library's, cell by cell.
 """
 
 from collections.abc import Callable
@@ -17,24 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, Adamax, NAdam, Optimizer, RMSprop
 
-from secondlook.optim import AdaHessian
-
-
-class AdaBelief(Optimizer):
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-16):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps))
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            (beta1, beta2), eps = group["betas"], group["eps"]
-            for p in group["params"]:
-                m, v, t = self.state[p].get("mvt", (torch.zeros_like(p), torch.zeros_like(p), 0))
-                m = beta1 * m + (1 - beta1) * p.grad
-                v = beta2 * v + (1 - beta2) * (p.grad - m) ** 2 + eps
-                m_hat, v_hat = m / (1 - beta1 ** (t + 1)), v / (1 - beta2 ** (t + 1))
-                p -= group["lr"] * m_hat / (v_hat.sqrt() + eps)
-                self.state[p]["mvt"] = m, v, t + 1
+from secondlook.optim import AdaBelief, AdaHessian
 
 
 def inverse_product(H: Tensor, g: Tensor) -> Tensor:

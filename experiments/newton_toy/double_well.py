@@ -12,14 +12,23 @@ A step p is made from g and H = Q diag(lambda) Q^T alone:
     absolute-value Newton   p = -Q diag(1/|lambda|) Q^T g
     trust-region Newton     p = argmin g^T p + p^T H p / 2  over  |p| <= radius
 
+All but the first and the third are the library's Newton. Damped Newton takes a hundred steps a walk, which would be most of the
+stage's time, and is written out; a test holds it equal to the library's.
+
 Source: Dauphin et al. (2014) for the absolute value; Nocedal and Wright (2006), algorithm 4.1 for the radius and section 4.3
 for the subproblem (also Conn, Gould and Toint (2000), chapter 7). Deviations: none.
 """
 
-import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from secondlook.curvature.blocks import BlockHessian
+from secondlook.optim import Newton
+from secondlook.optim.newton import Absolute, Adaptive, Damped, Direction, Plain, TrustRegion
 
 SADDLE = (0.0, 0.0)
 MINIMA = ((-1.0, 0.0), (1.0, 0.0))
@@ -27,7 +36,8 @@ MINIMA = ((-1.0, 0.0), (1.0, 0.0))
 Stepper = Callable[[np.ndarray], np.ndarray]  # theta (2,) -> next theta (2,)
 
 
-def value(theta: np.ndarray) -> float:
+def value(theta: np.ndarray | Tensor):
+    """f of theta (2,), as a number or, with its graph, as a tensor."""
     return theta[0] ** 4 / 4 - theta[0] ** 2 / 2 + theta[1] ** 2 / 2
 
 
@@ -43,66 +53,46 @@ def gradient_descent(lr: float) -> Stepper:
     return lambda theta: theta - lr * gradient(theta)
 
 
-def newton(lr: float) -> Stepper:
+def damped_newton(lr: float) -> Stepper:
     return lambda theta: theta - lr * np.linalg.solve(hessian(theta), gradient(theta))
 
 
-def levenberg(margin: float) -> Stepper:
+def newton(direction: Direction | Adaptive, lr: float = 1.0) -> Stepper:
+    """The library's optimiser; what it adapts, it remembers from step to step."""
+    parameter = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = Newton([parameter], lr, direction=direction)
+
     def step(theta):
-        H = hessian(theta)
-        mu = max(0.0, margin - np.linalg.eigvalsh(H)[0])
-        return theta - np.linalg.solve(H + mu * np.eye(len(theta)), gradient(theta))
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(theta))
+        optimizer.step(lambda: value(parameter))
+        return parameter.detach().numpy().copy()
 
     return step
 
 
-def absolute_value_newton() -> Stepper:
-    def step(theta):
-        eigenvalues, q = np.linalg.eigh(hessian(theta))
-        return theta - q @ ((q.T @ gradient(theta)) / np.abs(eigenvalues))
+@dataclass(frozen=True)
+class Levenberg:
+    """Damped by just so much that the least eigenvalue is `margin`, and not at all where it is larger."""
 
-    return step
+    margin: float
+    start = None
 
-
-def subproblem(g: np.ndarray, H: np.ndarray, radius: float) -> np.ndarray:
-    """The p (n,) that minimises g^T p + p^T H p / 2 over |p| <= radius, exactly, also for an indefinite H.
-
-    p(mu) = -(H + mu I)^-1 g with the smallest mu >= max(0, -lambda_min) that gives |p| <= radius. The first mu below gives
-    |p| >= radius or is the answer; from there Newton's iteration on 1/|p(mu)| = 1/radius rises to the root. If g has no part
-    along the lowest eigenvector, or next to none (the hard case), no mu leads to the edge: then walk there along that vector.
-    """
-    eigenvalues, q = np.linalg.eigh(H)
-    gamma = q.T @ g
-    mu, last = max(0.0, abs(gamma[0]) / radius - eigenvalues[0]), -1.0
-    while mu > last:
-        shifted = eigenvalues + mu
-        inverse = np.divide(1, shifted, out=np.zeros_like(shifted), where=shifted > 0)
-        p = -inverse * gamma
-        length = np.linalg.norm(p)
-        last = mu
-        if length > radius * (1 + 1e-12):
-            mu += length**2 / (inverse @ p**2) * (length / radius - 1)
-    if mu > 0 and abs(length / radius - 1) > 1e-9:
-        p[0] = math.copysign(math.sqrt(max(0.0, radius**2 - p[1:] @ p[1:])), p[0])
-    return q @ p
+    def __call__(self, g: Tensor, H: BlockHessian, size: None = None) -> Tensor:
+        least = min(torch.linalg.eigvalsh(matrices).min().item() for _, matrices in H.groups)
+        return Damped(max(0.0, self.margin - least))(g, H)
 
 
-def trust_region(radius: float, max_radius: float) -> Stepper:
-    """Grow the radius where the quadratic model predicts well, shrink it and stay where it predicts badly."""
-
-    def step(theta):
-        nonlocal radius
-        g, H = gradient(theta), hessian(theta)
-        p = subproblem(g, H, radius)
-        predicted = -(g @ p + p @ H @ p / 2)
-        agreement = (value(theta) - value(theta + p)) / predicted
-        if agreement < 1 / 4:
-            radius /= 4
-        elif agreement > 3 / 4 and np.linalg.norm(p) > 0.999 * radius:
-            radius = min(2 * radius, max_radius)
-        return theta + p if agreement > 0.1 else theta  # 0.1: any number from 0 to 1/4 will do
-
-    return step
+def steppers(lr: float, margin: float, radius: float, max_radius: float) -> dict[str, Stepper]:
+    """The methods, to be made anew for every walk: a trust region remembers its radius."""
+    return {
+        "GD": gradient_descent(lr),
+        "Newton": newton(Plain()),
+        "damped Newton": damped_newton(lr),
+        "Levenberg": newton(Levenberg(margin)),
+        "absolute-value Newton": newton(Absolute()),
+        "trust-region Newton": newton(TrustRegion(radius, max_radius)),
+    }
 
 
 def walk(theta: np.ndarray, step: Stepper, max_steps: int, tolerance: float) -> Iterator[np.ndarray]:

@@ -138,15 +138,7 @@ class Saddle:
 
 
 def _steppers(params) -> dict[str, double_well.Stepper]:
-    """The methods, made anew for every walk: a trust region remembers its radius."""
-    return {
-        "GD": double_well.gradient_descent(params.lr),
-        "Newton": double_well.newton(1.0),
-        "damped Newton": double_well.newton(params.lr),
-        "Levenberg": double_well.levenberg(params.margin),
-        "absolute-value Newton": double_well.absolute_value_newton(),
-        "trust-region Newton": double_well.trust_region(params.radius, params.max_radius),
-    }
+    return double_well.steppers(params.lr, params.margin, params.radius, params.max_radius)
 
 
 @case(Saddle)
