@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from experiments.cifar10 import experiment, measures, selections
+from experiments.cifar10 import experiment, measures, names, selections
 from secondlook.errors import OutOfTime
 from secondlook.optim import AdaHessian
 from secondlook.problems.cifar10 import METHODS
@@ -173,7 +173,7 @@ def test_fewer_bits_are_told_apart_and_cost_little_accuracy(rows):
 )
 def test_words_of_a_comparison(gap, word):
     base = np.array([50.0, 51, 49, 50])
-    runs = {method: [[value / 100] for value in base] for method in selections.OPTIMISERS}
+    runs = {method: [[value / 100] for value in base] for method in names.OPTIMISERS}
     runs["AdaHessian"] = [[value / 100] for value in base + np.array(gap)]
     table = measures.comparisons(made_up(runs), "small").set_index("First minus second")
     assert table.Word["AdaHessian − AdamW"] == word

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from experiments.hessian_cost import experiment, figures, growth, measures, methods
+from experiments.hessian_cost import experiment, figures, measures, methods, selections
 from secondlook.study.experiment import Experiment, run
 
 HESSIAN_COST = Experiment(ROOT, "hessian_cost")
@@ -23,7 +23,7 @@ def test_every_way_gives_the_same_hessian(way):
 
 
 def test_the_ways_are_those_that_are_reported():
-    assert tuple(methods.HESSIANS) == growth.HESSIANS
+    assert tuple(methods.HESSIANS) == selections.HESSIANS
 
 
 @pytest.mark.parametrize("solver", [methods.inverse, methods.lu, methods.cholesky])
@@ -57,13 +57,13 @@ def powers(b, sizes=(90, 1000, 3000, 9000), bend=1.0):
 
 
 def test_an_exponent_is_that_of_the_power_law_from_a_thousand_on():
-    found = growth.exponent(powers(1.7, bend=100.0))
+    found = selections.exponent(powers(1.7, bend=100.0))
     assert found.value == pytest.approx(1.7) and found.ends == pytest.approx((1.7, 1.7), abs=1e-6)
     assert found.n == 3
     noisy = powers(2.0) * np.array([1, 1, 1.2, 1])
-    low, high = growth.exponent(noisy).ends
+    low, high = selections.exponent(noisy).ends
     assert low < 2 < high and high - low > 0.1
-    assert np.isnan(growth.exponent(powers(2.0) * 0).value)
+    assert np.isnan(selections.exponent(powers(2.0) * 0).value)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def rows():
         tables.append(run(HESSIAN_COST, setting))
     peaks = [
         {"case": "memory", "seed": 0, "method": way, "n": n, "step": 0, "metric": "peak_mib", "value": 3e-6 * n**2}
-        for way in growth.HESSIANS
+        for way in selections.HESSIANS
         for n in (1026, 3168, 5940, 9918)
     ]
     return pd.concat([*tables, pd.DataFrame(peaks)], ignore_index=True)
@@ -87,13 +87,17 @@ def test_measures_are_there_for_every_way(rows):
     assert measures.memory_exponent(rows)["ours"].value == pytest.approx(2)
     assert measures.matrices(rows)["ours"].value == pytest.approx(3e-6 * 2**20 / 4)
     assert all(error.value < 1e-3 for error in measures.residual(rows).values())
-    assert list(measures.hessians(rows).Way) == list(growth.HESSIANS)
-    assert list(measures.solvers(rows).Way) == list(growth.SOLVERS)
+    assert list(measures.hessians(rows).Way) == list(selections.HESSIANS)
+    assert list(measures.solvers(rows).Way) == list(selections.SOLVERS)
 
 
 def test_figures_draw_every_way(rows):
     left, right = figures.hessian(rows).axes
-    for ax, ways in ((left, growth.HESSIANS), (right, growth.HESSIANS), (figures.newton_step(rows).axes[0], growth.SOLVERS)):
+    for ax, ways in (
+        (left, selections.HESSIANS),
+        (right, selections.HESSIANS),
+        (figures.newton_step(rows).axes[0], selections.SOLVERS),
+    ):
         assert [text.get_text().split(":")[0] for text in ax.get_legend().get_texts()] == list(ways)
 
 

@@ -14,10 +14,10 @@ from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
 
 EXPERIMENT = Experiment(Path(__file__).parents[1], "landscapes")
-article, optimisers, courses, experiment = (EXPERIMENT.part(name) for name in ("rules", "optimisers", "courses", "experiment"))
+article, methods, courses, experiment = (EXPERIMENT.part(name) for name in ("article", "methods", "courses", "experiment"))
 
 EACH = pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=list(LANDSCAPES))
-METHODS = optimisers.methods(0.9, (0.9, 0.999))
+METHODS = methods.methods(0.9, (0.9, 0.999))
 
 
 def normal(*shape, seed=0):
@@ -76,7 +76,7 @@ def test_a_cell_of_a_batch_is_a_run_of_its_own(name):
     start, rates, f = 0.3 * normal(4, 2) + 1, [0.001, 0.01], LANDSCAPES["saddle"].value
 
     def descend(start, rates):
-        return optimisers.descend(METHODS[name], lambda theta, t: f(theta).sum(), start, rates, 20)
+        return methods.descend(METHODS[name], lambda theta, t: f(theta).sum(), start, rates, 20)
 
     torch.testing.assert_close(descend(start[2:3], rates[1:])[:, 0, 0], descend(start, rates)[:, 1, 2], rtol=0, atol=1e-12)
 
@@ -84,7 +84,7 @@ def test_a_cell_of_a_batch_is_a_run_of_its_own(name):
 def test_a_diverged_cell_touches_no_other():
     start = torch.tensor([[1.0, 1.0], [1e200, -1e200]], dtype=torch.float64)
     for name, make in METHODS.items():
-        path = optimisers.descend(make, lambda theta, t: LANDSCAPES["Beale"].value(theta).sum(), start, [1e-3], 5)
+        path = methods.descend(make, lambda theta, t: LANDSCAPES["Beale"].value(theta).sum(), start, [1e-3], 5)
         assert path[:, 0, 0].isfinite().all(), name
 
 
@@ -92,20 +92,20 @@ def test_closed_forms_of_two_by_two_matrices():
     A, g = normal(50, 2, 2), normal(50, 2, seed=1)
     H = A + A.mT
     eigenvalues, q = torch.linalg.eigh(H)
-    torch.testing.assert_close(optimisers.absolute(H), (q * eigenvalues.abs().unsqueeze(-2)) @ q.mT, rtol=0, atol=1e-12)
-    torch.testing.assert_close(optimisers.inverse_product(H, g), torch.linalg.solve(H, g), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(methods.absolute(H), (q * eigenvalues.abs().unsqueeze(-2)) @ q.mT, rtol=0, atol=1e-12)
+    torch.testing.assert_close(methods.inverse_product(H, g), torch.linalg.solve(H, g), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["Newton", "absolute-value Newton"])
 def test_newton_solves_a_quadratic_in_one_step(name):
-    path = optimisers.descend(METHODS[name], lambda theta, t: LANDSCAPES["rotated"].value(theta).sum(), normal(3, 2), [1.0], 1)
+    path = methods.descend(METHODS[name], lambda theta, t: LANDSCAPES["rotated"].value(theta).sum(), normal(3, 2), [1.0], 1)
     assert path[-1].abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("name, direction", [("Newton", Plain()), ("absolute-value Newton", Absolute(floor=1e-12))])
 def test_newton_is_the_librarys_cell_by_cell(name, direction):
     start, f = 0.3 * normal(4, 2) + 1, LANDSCAPES["Beale"].value
-    paths = optimisers.descend(METHODS[name], lambda theta, t: f(theta).sum(), start, [0.1], 5)
+    paths = methods.descend(METHODS[name], lambda theta, t: f(theta).sum(), start, [0.1], 5)
     for cell in range(4):
         theta = start[cell].clone().requires_grad_()
         optimizer = Newton([theta], lr=0.1, direction=direction)

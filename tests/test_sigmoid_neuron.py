@@ -10,7 +10,7 @@ from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
 
 EXPERIMENT = Experiment(Path(__file__).parents[1], "sigmoid_neuron")
-rules, curves, experiment = (EXPERIMENT.part(name) for name in ("rules", "curves", "experiment"))
+rules, curves, experiment = (EXPERIMENT.part(name) for name in ("neuron", "curves", "experiment"))
 
 BETAS = (0.9, 0.999)
 ANCESTOR = rules.Neuron(np.array([0.5, 2.5]), np.array([0.2, 0.9]), "SSE/2")

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from experiments.throughput import experiment, measures, methods, selections
+from experiments.throughput import experiment, measures, methods, names, selections
 from secondlook.errors import Mistake
 from secondlook.problems.cifar10 import METHODS
 from secondlook.problems.images import MEAN, STD, normalise
@@ -206,10 +206,10 @@ def test_ratios_are_within_a_round_a_mode_and_a_precision():
 
 def test_epochs_are_compared_with_the_fastest_package():
     lines = [
-        (0, selections.ON_DEVICE, "AdaHessian", "TF32", 60.0),
-        (0, selections.USUAL_LOOP, "SGD", "as torch does", 20.0),
-        (0, selections.USUAL_LOOP, "torch-optimizer", "as torch does", 10.0),
-        (0, selections.USUAL_LOOP, "pytorch-optimizer", "as torch does", 12.0),
+        (0, names.ON_DEVICE, "AdaHessian", "TF32", 60.0),
+        (0, names.USUAL_LOOP, "SGD", "as torch does", 20.0),
+        (0, names.USUAL_LOOP, "torch-optimizer", "as torch does", 10.0),
+        (0, names.USUAL_LOOP, "pytorch-optimizer", "as torch does", 12.0),
     ]
     rows = pd.DataFrame(lines, columns=["seed", "loop", "method", "precision", "value"]).assign(case="epochs")
     assert measures.epochs(rows)["over_packages_tf32"].value == 5

@@ -26,7 +26,7 @@ from secondlook.study.parameters import Count, Positive, PositiveInt, Text, one_
 from secondlook.study.place import Place
 from secondlook.training import Checkpoints, Run, generator, train
 
-from .selections import METRICS, family, named
+from .names import METRICS, family, named
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,8 @@ from secondlook.reporting import style
 from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
 
-from .selections import (
-    CHANCE,
-    OPTIMISERS,
-    accuracies,
-    by_factor,
-    epochs,
-    every,
-    totals,
-)
+from .names import OPTIMISERS, every
+from .selections import CHANCE, accuracies, by_factor, epochs, totals
 
 COLOUR = {name: style.COLOUR[name] for name in ("SGD", "Adam", "AdamW", "AdaHessian")} | {
     "AdaHessian coupled": style.COLOUR["absolute-value Newton"],

@@ -15,7 +15,8 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
-from .selections import accuracies, by_factor, epochs, every, totals
+from .names import every
+from .selections import accuracies, by_factor, epochs, totals
 
 MARGIN = 0.3  # points within which two accuracies count as the same
 FLIPS_FROM = 6  # seeds: with fewer, no pattern of signs has p below 5 %

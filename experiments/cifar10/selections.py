@@ -1,4 +1,4 @@
-"""Names of methods and metrics, selections of rows. Without torch: measures and figures use them too.
+"""Selections of rows. Without torch: measures and figures use them.
 
 A run that diverged stays in: from there on it has the accuracy of chance, which is what a network of nans scores on balanced
 classes, and an infinite loss.
@@ -7,24 +7,7 @@ classes, and an infinite loss.
 import numpy as np
 import pandas as pd
 
-METRICS = ("test_accuracy", "test_loss", "train_loss", "seconds", "gradient_equivalents", "lr", "diverged")
-OPTIMISERS = ("SGD", "Adam", "AdamW", "AdaHessian", "AdaHessian coupled")  # each with a learning rate of its own
 CHANCE = 10.0  # per cent, with ten classes
-
-
-def family(method: str) -> str:
-    """The method whose learning rate `method` has: variants of AdaHessian take AdaHessian's."""
-    return method if method in OPTIMISERS else "AdaHessian"
-
-
-def every(k: int) -> str:
-    """The name of AdaHessian with a Hessian every k steps."""
-    return "AdaHessian" if k == 1 else f"AdaHessian every {k}"
-
-
-def named(method: str, precision: str) -> str:
-    """The name of a method in the rows of a precision; float32 goes without saying."""
-    return method if precision == "float32" else f"{method}, {precision}"
 
 
 def epochs(rows: pd.DataFrame, case: str, metric: str) -> pd.DataFrame:

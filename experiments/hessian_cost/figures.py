@@ -9,8 +9,8 @@ from matplotlib.ticker import NullFormatter
 from secondlook.reporting import style
 from secondlook.study.declare import figure
 
-from .growth import HESSIANS, SOLVERS, against_n, exponent, fitted
 from .measures import BYTES
+from .selections import HESSIANS, SOLVERS, against_n, exponent, fitted
 
 # No optimiser is compared here: the colours are borrowed for how they differ.
 COLOUR = dict(

@@ -6,7 +6,7 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median
 from secondlook.study.text import fixed, interval, key, number
 
-from .growth import HESSIANS, INVERSE, SOLVERS, against_n, exponent
+from .selections import HESSIANS, INVERSE, SOLVERS, against_n, exponent
 
 BYTES = 4  # of a number in single precision
 RESNET20 = 270_000  # parameters: He et al. (2016), table 6

@@ -20,9 +20,8 @@ from secondlook.problems.landscapes import LANDSCAPES, gradient_noise
 from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Number, Positive, PositiveInt
 
-from . import courses
-from . import rules as article
-from .optimisers import descend, methods
+from . import article, courses
+from .methods import descend, methods
 
 CLASSICAL = ("Beale", "long valley", "saddle")  # the surfaces of the animations
 SYMMETRIC = ("long valley", "saddle")  # those with a saddle at the origin and minima on the y axis

@@ -21,7 +21,7 @@ from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Fraction, Number, Positive, PositiveInt
 
 from .curves import arrived, detour, stabilised, touched
-from .rules import LOSSES, Neuron, averaged, descend, exact, gradient, hutchinson, minimum, sigmoid
+from .neuron import LOSSES, Neuron, averaged, descend, exact, gradient, hutchinson, minimum, sigmoid
 
 LOSS = "SSE/2"  # of the ancestor
 SEARCH = np.array(

@@ -12,8 +12,8 @@ from secondlook.study.declare import figure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import key
 
-from . import cells, measures
-from .cells import STATED
+from . import measures, selections
+from .selections import STATED
 
 METHODS = ("AdaHessian", "Adam")
 HALO = [effects.withStroke(linewidth=2.0, foreground="white")]
@@ -203,7 +203,7 @@ def stabilisation(rows: pd.DataFrame) -> Figure:
     with the article's epochs."""
     figure, (one, all_) = style.axes(1, 2, height=2.5)
     for method, stated in STATED.items():
-        colour, curve = style.COLOUR[method], cells.window(rows, method).stabilised
+        colour, curve = style.COLOUR[method], selections.window(rows, method).stabilised
         one.semilogx(curve, color=colour)
         rate = (curve - stated).abs().idxmin()
         one.plot(rate, stated, "o", color=colour, markeredgecolor="white", zorder=4)
@@ -220,7 +220,7 @@ def stabilisation(rows: pd.DataFrame) -> Figure:
     one.set(
         xlabel="learning rate", ylabel="epoch of stabilisation", title="the ancestor's set-up", xlim=(0.003, 0.4), ylim=(0, 205)
     )
-    runs = cells.runs(rows)
+    runs = selections.runs(rows)
     bins = np.arange(0, 201, 10)
     for rule, label, line in (("Adam", "Adam", "-"), ("exact", "AdaHessian", "-"), ("probes", "AdaHessian, one probe", ":")):
         epochs = runs[runs.rule == rule].stabilised
@@ -262,14 +262,16 @@ def _shares(curve: pd.DataFrame, found: dict[str, Estimate], label: str) -> Figu
 @figure("grid", "probes")
 def faster(rows: pd.DataFrame) -> Figure:
     """Shows: share of cells in which AdaHessian arrives first."""
-    return _shares(cells.by_rate(cells.speed(cells.at_equal_rate(rows))), measures.faster(rows), "AdaHessian arrives first")
+    return _shares(
+        selections.by_rate(selections.speed(selections.at_equal_rate(rows))), measures.faster(rows), "AdaHessian arrives first"
+    )
 
 
 @figure("grid", "probes")
 def directness(rows: pd.DataFrame) -> Figure:
     """Shows: share of cells in which AdaHessian's path is more direct."""
     return _shares(
-        cells.by_rate(cells.directness(cells.at_equal_rate(rows))),
+        selections.by_rate(selections.directness(selections.at_equal_rate(rows))),
         measures.more_direct(rows),
         "AdaHessian is more direct",
     )

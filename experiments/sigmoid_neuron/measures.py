@@ -1,6 +1,6 @@
 """The sigmoid neuron in numbers: which rates give the article's epochs, and how often AdaHessian is faster or more direct.
 
-What a run, a cell and a group are is said in cells.py.
+What a run, a cell and a group are is said in selections.py.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, clustered_share
 from secondlook.study.text import key, number
 
-from . import cells
-from .cells import SETTING, STATED, TUNING_SEED
+from . import selections
+from .selections import SETTING, STATED, TUNING_SEED
 
 NEAR = 10  # epochs around them that count as the same, over the grid
 WINDOW = 2  # the same, for the windows of learning rates
@@ -37,7 +37,7 @@ def windows(rows: pd.DataFrame) -> dict[str, Estimate]:
     epoch, and what Adam does at AdaHessian's."""
     found, middles = {}, {}
     for method, stated in STATED.items():
-        curve, name = cells.window(rows, method), method.lower()
+        curve, name = selections.window(rows, method), method.lower()
         off = (curve.stabilised - stated).abs()
         inside = curve.index[off <= off.clip(lower=WINDOW).min()]
         middle = middles[method] = inside[len(inside) // 2]
@@ -49,7 +49,7 @@ def windows(rows: pd.DataFrame) -> dict[str, Estimate]:
             f"{name}_doubled": Estimate(curve.stabilised[middle] - doubled),
             f"{name}_left": Estimate(curve.left[middle]),
         }
-    found["adam_at_equal"] = Estimate(cells.window(rows, "Adam").stabilised[middles["AdaHessian"]])
+    found["adam_at_equal"] = Estimate(selections.window(rows, "Adam").stabilised[middles["AdaHessian"]])
     found["gap"] = Estimate(STATED["Adam"] - STATED["AdaHessian"])
     return found
 
@@ -59,12 +59,12 @@ def stabilisation(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Over the grid: share of pairs of learning rates that give both stated epochs, with equal final losses and without that
     demand; how often AdaHessian stabilises sooner at equal rates; and how many of Adam's runs that stabilise near its stated
     epoch have not arrived."""
-    runs = cells.runs(rows)
-    pairs = cells.pairs(runs, SETTING)
+    runs = selections.runs(rows)
+    pairs = selections.pairs(runs, SETTING)
     epochs = pairs.stabilised.sub(STATED["AdaHessian"]).abs().le(NEAR)
     epochs &= pairs.stabilised_adam.sub(STATED["Adam"]).abs().le(NEAR)
     both = epochs & pairs.left.sub(pairs.left_adam).abs().le(SAME_LOSS)
-    equal = cells.at_equal_rate(rows)
+    equal = selections.at_equal_rate(rows)
     sooner = equal.stabilised < equal.stabilised_adam
     adam = runs[(runs.rule == "Adam") & (runs.stabilised - STATED["Adam"]).abs().le(NEAR)]
     return {
@@ -81,16 +81,16 @@ def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of cells in which AdaHessian arrives in fewer epochs than Adam, among those in which at least one arrives: at equal
     rates and at each one's own best; then for other targets, for the first touch in place of arrival, counting gradients in
     place of epochs, and for three ranges of equal rates."""
-    equal, best = cells.at_equal_rate(rows), cells.at_best_rate(rows)
-    found = _shares(cells.speed(equal), cells.speed(best))
+    equal, best = selections.at_equal_rate(rows), selections.at_best_rate(rows)
+    found = _shares(selections.speed(equal), selections.speed(best))
     for name, epochs in (("loose", "arrived_loosely"), ("tight", "arrived_tightly"), ("touch", "touched")):
-        for at, compared in (("equal", equal), ("best", cells.at_best_rate(rows, epochs))):
-            judged = cells.speed(compared, epochs)
+        for at, compared in (("equal", equal), ("best", selections.at_best_rate(rows, epochs))):
+            judged = selections.speed(compared, epochs)
             found[f"{at}_{name}"] = clustered_share(judged.better, judged.group)
-    costed = cells.speed(best.assign(arrived=best.arrived * STEP_COST))
+    costed = selections.speed(best.assign(arrived=best.arrived * STEP_COST))
     found["best_cost"] = clustered_share(costed.better, costed.group)
     found["gradients_a_step"] = Estimate(STEP_COST)
-    judged = cells.speed(equal)
+    judged = selections.speed(equal)
     for name, part in (
         ("slow", judged[judged.lr < 0.1]),
         ("middle", judged[judged.lr.between(0.1, 1)]),
@@ -104,9 +104,9 @@ def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
 def more_direct(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of cells in which AdaHessian's path has the smaller detour, among those in which both arrive; and the median detour
     of runs that barely move: a straight line, which says nothing."""
-    runs = cells.runs(rows)
+    runs = selections.runs(rows)
     still = runs[(runs.left > 1 - BARELY) & (runs.lr == runs.lr.min())]
-    found = _shares(cells.directness(cells.at_equal_rate(rows)), cells.directness(cells.at_best_rate(rows)))
+    found = _shares(selections.directness(selections.at_equal_rate(rows)), selections.directness(selections.at_best_rate(rows)))
     return found | {"still": Estimate(still.detour.median(), n=len(still))}
 
 
@@ -114,8 +114,8 @@ def more_direct(rows: pd.DataFrame) -> dict[str, Estimate]:
 def range_of_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of best learning rates that lie on the edge of their range, share of runs that end above the loss they began with,
     and number of runs with a loss that is not finite."""
-    runs = cells.runs(rows)
-    best = cells.at_own_best(runs)
+    runs = selections.runs(rows)
+    best = selections.at_own_best(runs)
     best = best[best.seed == TUNING_SEED]
     return {
         "lowest": Estimate(runs.lr.min()),
@@ -181,8 +181,8 @@ def article_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure()
 def by_problem(rows: pd.DataFrame) -> pd.DataFrame:
     """For each data set and loss: shares of cells in which AdaHessian is faster, and median epochs at each own best rate."""
-    equal, best = cells.speed(cells.at_equal_rate(rows)), cells.speed(cells.at_best_rate(rows))
-    runs = cells.at_own_best(cells.runs(rows))
+    equal, best = selections.speed(selections.at_equal_rate(rows)), selections.speed(selections.at_best_rate(rows))
+    runs = selections.at_own_best(selections.runs(rows))
     runs = runs[(runs.rule != "probes") | (runs.seed != TUNING_SEED)]
     lines = []
     for (data, loss), part in equal.groupby(["data", "loss"], sort=False):

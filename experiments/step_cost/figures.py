@@ -7,7 +7,7 @@ from secondlook.problems.published import TABLE_8_COST
 from secondlook.reporting import style
 from secondlook.study.declare import figure
 
-from .rounds import NETWORKS, operations, period, ratios
+from .selections import NETWORKS, operations, period, ratios
 
 FLOOR = 3  # gradient steps: the matrix products of an exact Hessian-vector product with the gradient's
 MARKERS = {"mlp": "o", "transformer": "s", "resnet": "^"}

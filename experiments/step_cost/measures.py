@@ -7,7 +7,7 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median
 from secondlook.study.text import fixed, interval, key
 
-from .rounds import NETWORKS, operations, peaks, period, ratios
+from .selections import NETWORKS, operations, peaks, period, ratios
 
 
 @measure(cases=("mlp", "transformer", "resnet"))

@@ -36,7 +36,7 @@ from secondlook.study.place import Place
 from secondlook.training import FLOAT32, Precision, Run, generator, train
 
 from .methods import USUAL, Pictures, period, step_of, usual_epochs, usual_optimizer, wait, warm_up
-from .selections import AGAIN, CAPTURED, EAGER, ON_DEVICE, USUAL_LOOP
+from .names import AGAIN, CAPTURED, EAGER, ON_DEVICE, USUAL_LOOP
 
 MODES = (EAGER, CAPTURED)
 TYPES = {"float32": torch.float32, "float64": torch.float64}

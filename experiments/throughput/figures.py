@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from secondlook.reporting import style
 from secondlook.study.declare import figure
 
-from .selections import CAPTURED, EAGER, NETWORKS, ON_DEVICE, PRECISIONS, epochs, floors, times, together
+from .names import CAPTURED, EAGER, NETWORKS, ON_DEVICE, PRECISIONS
+from .selections import epochs, floors, times, together
 
 COLOURS = ("Adam", "damped Newton", "trust-region Newton", "AdaHessian")  # from the most bits to the fewest
 PRECISION = {name: style.COLOUR[colour] for name, colour in zip(PRECISIONS, COLOURS, strict=True)}

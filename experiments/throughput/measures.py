@@ -8,20 +8,8 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median
 from secondlook.study.text import fixed, interval, key, number, percent
 
-from .selections import (
-    AGAIN,
-    CAPTURED,
-    METHODS,
-    ON_DEVICE,
-    PRECISIONS,
-    USUAL_LOOP,
-    ceilings,
-    floors,
-    gains,
-    over_sgd,
-    times,
-    together,
-)
+from .names import AGAIN, CAPTURED, METHODS, ON_DEVICE, PRECISIONS, USUAL_LOOP
+from .selections import ceilings, floors, gains, over_sgd, times, together
 from .selections import epochs as images_a_second
 
 

@@ -1,12 +1,9 @@
-"""Names of what is compared, and selections of rows. Without torch: measures and figures use them too."""
+"""Selections of rows. Without torch: measures and figures use them."""
 
 import pandas as pd
 
-EAGER, CAPTURED, AGAIN = "eager", "captured", "eager again"
-ON_DEVICE, USUAL_LOOP = "data on the device", "DataLoader"
-NETWORKS = {"resnet20": "ResNet-20", "resnet32": "ResNet-32"}
-METHODS = ("SGD", "Adam", "AdaHessian", "AdaHessian every 4", "AdaHessian Gauss-Newton", "AdaHessian 1/4 batch")
-PRECISIONS = ("float32", "TF32", "bfloat16", "bfloat16, channels last")
+from .names import CAPTURED, EAGER, METHODS, PRECISIONS
+
 CELL = {"method": METHODS, "mode": (EAGER, CAPTURED), "precision": PRECISIONS}  # all in the order of tables and figures
 
 

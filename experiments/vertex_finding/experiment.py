@@ -30,7 +30,7 @@ from secondlook.training.steps import Step, eager_step
 
 from .methods import OPTIMISERS, RULES, chosen, cuts, evaluations
 from .models import PROBLEMS, Problem, events, perceptron, toy
-from .selections import TUNED, family
+from .names import TUNED, family
 
 DIGITS = 5  # significant digits of a kept loss or rate
 

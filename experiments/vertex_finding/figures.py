@@ -12,7 +12,8 @@ from secondlook.reporting import style
 from secondlook.study.declare import figure
 from secondlook.study.statistics import mean
 
-from .selections import MODELS, RULES, STARTS, TUNED, by_epoch, networks, of_methods, test_losses, trials, watched
+from .names import MODELS, RULES, STARTS, TUNED
+from .selections import by_epoch, networks, of_methods, test_losses, trials, watched
 
 COLOUR = {
     "Adam": style.COLOUR["Adam"],

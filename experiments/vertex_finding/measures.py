@@ -15,21 +15,8 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
-from .selections import (
-    DECLARED,
-    MODELS,
-    QUESTIONS,
-    RULES,
-    TUNED,
-    asked,
-    by_epoch,
-    last,
-    networks,
-    of_methods,
-    test_losses,
-    trials,
-    watched,
-)
+from .names import MODELS, RULES, TUNED
+from .selections import DECLARED, QUESTIONS, asked, by_epoch, last, networks, of_methods, test_losses, trials, watched
 
 MARGIN = np.log(1.05)  # within which two losses count as the same
 WORDS = ("better", "worse", "equivalent", "undecided")

@@ -1,4 +1,4 @@
-"""Names of what is compared, and selections of rows. Without torch: measures and figures use them too.
+"""Selections of rows. Without torch: measures and figures use them.
 
 A run is Adam with a rule, on a network, from a start: 'small', the document's rate or one that is as small, or 'tuned', the
 rate that was best for Adam with that rule. A run that diverged stays in: from there on it has the loss of the network before
@@ -10,16 +10,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-MODELS = ("AllCNN", "DDplus", "MLP", "CNN")
-RULES = ("Adam", "adaptive", "careful", "careful, back", "EVE", "EVE, walk", "adaptive + careful", "adaptive + EVE")
-STARTS = ("small", "tuned")
-TUNED = ("Adam", "adaptive", "careful", "EVE")  # those with a tuned rate of their own
+from .names import MODELS, RULES
+
 RUN = ["model", "rule", "start", "seed"]
-
-
-def family(rule: str) -> str:
-    """The rule whose tuned rate `rule` has: variants and combinations take that of the rule they are named by first."""
-    return rule if rule in TUNED else rule.replace(",", " +").split(" +")[0]
 
 
 @dataclass(frozen=True)
