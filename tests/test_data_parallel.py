@@ -69,7 +69,7 @@ def test_the_tables_and_the_figure_show_every_method():
 def in_this_process(monkeypatch):
     """The part of rank 0, in a group of its own."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    monkeypatch.setattr(experiment, "on_ranks", lambda processes, function, *arguments: function(*arguments))
+    monkeypatch.setattr(experiment, "on_ranks", lambda processes, function, *arguments: [function(*arguments)])
     yield
     dist.destroy_process_group()
 

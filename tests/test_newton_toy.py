@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.newton_toy import double_well, loops
+from experiments.newton_toy import double_well, loops, methods
 from experiments.newton_toy.accounting import nodes
 from experiments.newton_toy.closed_forms import bound, eigenbasis, loss_after, steps_to_reduce
 from secondlook.optim.newton import Plain
@@ -119,7 +119,7 @@ def test_derivatives_of_the_double_well():
         assert bend == pytest.approx(double_well.hessian(theta)[i], abs=1e-8)
 
 
-STEPPERS = double_well.steppers(lr=0.1, margin=0.5, radius=0.25, max_radius=1.0)
+STEPPERS = methods.steppers(lr=0.1, margin=0.5, radius=0.25, max_radius=1.0)
 
 
 @pytest.mark.parametrize("name", STEPPERS)
@@ -132,8 +132,7 @@ def test_who_ends_at_the_saddle(name):
 def test_damped_newton_is_the_librarys():
     start = np.array([0.3, -0.7])
     walks = [
-        list(double_well.walk(start, step, 20, 1e-6))
-        for step in (STEPPERS["damped Newton"], double_well.newton(Plain(), lr=0.1))
+        list(double_well.walk(start, step, 20, 1e-6)) for step in (STEPPERS["damped Newton"], methods.newton(Plain(), lr=0.1))
     ]
     np.testing.assert_allclose(*walks, rtol=0, atol=1e-13)  # of order 1, 20 times a few roundings
 

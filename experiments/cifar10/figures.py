@@ -5,20 +5,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from secondlook.problems.published import TABLE_2, TABLE_6, TABLE_8_ACCURACY, TABLE_8_COST
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
-from secondlook.study.statistics import mean
 
 from .names import OPTIMISERS, every
 from .selections import CHANCE, accuracies, by_factor, epochs, totals
 
-COLOUR = {name: style.COLOUR[name] for name in ("SGD", "Adam", "AdamW", "AdaHessian")} | {
-    "AdaHessian coupled": style.COLOUR["absolute-value Newton"],
-    "AdaHessian absolute": style.COLOUR["RMSprop"],
-    "AdaHessian Gauss-Newton": style.COLOUR["NAdam"],
-    "AdaHessian 1/4 batch": style.COLOUR["momentum"],
-    **{every(k): style.COLOUR["damped Newton"] for k in (2, 3, 4, 5)},
-}
 AGAINST = {"epoch": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 
 
@@ -32,46 +24,20 @@ def curves(rows: pd.DataFrame, case: str) -> Figure:
         values = epochs(rows, case, metric)
         for panel, name in zip(line, AGAINST.values(), strict=True):
             spent = epochs(rows, case, name) if name else None
-            for method in OPTIMISERS:
-                y = values.loc[method]
-                x = y.columns if spent is None else spent.loc[method].mean()
-                panel.plot(x, y.mean(), color=COLOUR[method], label=method)
-                panel.fill_between(x, y.min(), y.max(), color=COLOUR[method], alpha=0.12, linewidth=0)
+            comparisons.curves(panel, values, OPTIMISERS, spent)
         line[0].set(ylabel=label)
     for panel, effort in zip(panels[1], AGAINST, strict=True):
         panel.set(xlabel=effort)
-    _legend(figure, panels[0, 0])
+    comparisons.legend(figure, panels[0, 0], len(OPTIMISERS))
     return figure
-
-
-def _legend(figure: Figure, panel: Axes) -> None:
-    """The methods of `panel` above the whole figure."""
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=len(OPTIMISERS))
 
 
 def _stated(panel: Axes, network: str) -> None:
     """The paper's accuracies, with the spread of its runs."""
     for line, (method, (value, spread)) in enumerate(TABLE_2[network].items()):
-        panel.errorbar(value, line, xerr=spread, fmt="D", color=COLOUR[method], capsize=2)
+        panel.errorbar(value, line, xerr=spread, fmt="D", color=style.COLOUR[method], capsize=2)
     panel.set(title=f"{network}, paper", xlabel="best epoch, %")
-    _names(panel, list(TABLE_2[network]))
-
-
-def _measured(panel: Axes, table: pd.DataFrame, title: str, xlabel: str) -> None:
-    """Every seed as a dot, and the mean with its interval below."""
-    for line, method in enumerate(table):
-        found = mean(table[method])
-        panel.plot(table[method], [line - 0.15] * len(table), "o", color=COLOUR[method], alpha=0.45, markeredgewidth=0)
-        panel.plot(found.ends, [line + 0.15] * 2, color=COLOUR[method])
-        panel.plot(found.value, line + 0.15, "D", color=COLOUR[method])
-    panel.set(title=title, xlabel=xlabel)
-    _names(panel, list(table))
-
-
-def _names(panel: Axes, methods: list[str]) -> None:
-    panel.set_yticks(range(len(methods)), labels=methods)
-    panel.set_ylim(len(methods) - 0.4, -0.6)
-    panel.grid(axis="y", visible=False)
+    comparisons.lines(panel, TABLE_2[network])
 
 
 @figure("resnet20", "resnet32")
@@ -80,7 +46,8 @@ def accuracy(rows: pd.DataFrame) -> Figure:
     figure, panels = style.axes(2, 2, height=4.2, sharex="row")
     for (stated, measured), case, network in zip(panels, ("resnet20", "resnet32"), TABLE_2, strict=True):
         _stated(stated, network)
-        _measured(measured, accuracies(rows, case, best=True), f"{network}, here", "best epoch, %")
+        comparisons.spreads(measured, accuracies(rows, case, best=True))
+        measured.set(title=f"{network}, here", xlabel="best epoch, %")
     return figure
 
 
@@ -89,7 +56,8 @@ def small_accuracy(rows: pd.DataFrame) -> Figure:
     """Shows: the paper's Table 2 for ResNet-20, beside the accuracy of the small network after the last epoch."""
     figure, (stated, measured) = style.axes(1, 2, height=2.5)
     _stated(stated, "ResNet-20")
-    _measured(measured, accuracies(rows, "small")[list(OPTIMISERS)], "small network, here", "last epoch, %")
+    comparisons.spreads(measured, accuracies(rows, "small")[list(OPTIMISERS)])
+    measured.set(title="small network, here", xlabel="last epoch, %")
     return figure
 
 
@@ -100,7 +68,9 @@ def frequency(rows: pd.DataFrame) -> Figure:
     best, time = accuracies(rows, "resnet20", "frequency", best=True), totals(rows, "seconds", "resnet20", "frequency")
     for k in TABLE_8_ACCURACY:
         for panel, table in ((left, best), (right, time)):
-            panel.plot([k] * len(table), table[every(k)], "o", color=COLOUR["AdaHessian"], label="here" if k == 1 else None)
+            panel.plot(
+                [k] * len(table), table[every(k)], "o", color=style.COLOUR["AdaHessian"], label="here" if k == 1 else None
+            )
     left.plot(list(TABLE_8_ACCURACY), list(TABLE_8_ACCURACY.values()), "x", color=style.INK, label="paper")
     right.plot(list(TABLE_8_COST), list(TABLE_8_COST.values()), "x", color=style.INK, label="paper")
     right.plot(list(TABLE_8_COST), [1 + 2 / k for k in TABLE_8_COST], ":", color=style.GREY, label="1 + 2 / k")
@@ -119,10 +89,10 @@ def variants(rows: pd.DataFrame, *cases: str) -> Figure:
     table, time = accuracies(rows, *cases), totals(rows, "seconds", *cases).median()
     for method in table.columns.difference(["SGD", "Adam", "AdamW", "AdaHessian coupled"], sort=False):
         gap = table[method] - table["AdaHessian"]
-        if method != "AdaHessian":
-            panel.plot([time[method]] * len(gap), gap, "o", color=COLOUR[method], alpha=0.45, markeredgewidth=0)
-            panel.plot([time[method]] * 2, mean(gap).ends, color=COLOUR[method])
-        panel.plot(time[method], gap.mean(), "D", color=COLOUR[method], label=method)
+        if method == "AdaHessian":
+            panel.plot(time[method], 0, "D", color=style.COLOUR[method], label=method)
+        else:
+            comparisons.upright(panel, time[method], gap, style.COLOUR[method], method)
     panel.axhline(0, color=style.GREY, linewidth=0.8)
     panel.set(xlabel="time of a run over that of SGD", ylabel="accuracy minus AdaHessian's, points", xlim=(0, None))
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -133,19 +103,12 @@ def variants(rows: pd.DataFrame, *cases: str) -> Figure:
 def rate_sweep(rows: pd.DataFrame, case: str) -> Figure:
     """Shows: accuracy by the factor on each method's learning rate, beside the paper's Table 6."""
     figure, (stated, measured) = style.axes(1, 2, height=2.7)
-    for method, scores in TABLE_6.items():
-        stated.semilogx(list(scores), list(scores.values()), "D-", color=COLOUR[method], label=method)
-    stated.set(title="translation, paper", xlabel="factor on the learning rate", ylabel="BLEU")
-    stated.set_xticks([0.5, 1, 2, 5, 10], labels=["0.5", "1", "2", "5", "10"])
-    stated.minorticks_off()
-    for method, table in by_factor(rows, case).items():
-        measured.semilogx(table.columns, table.mean(), color=COLOUR[method], label=method)
-        for _, line in table.iterrows():
-            measured.plot(table.columns, line, "o", color=COLOUR[method], alpha=0.45, markeredgewidth=0)
+    tables = by_factor(rows, case)
+    comparisons.stated(stated, TABLE_6, "BLEU")
+    comparisons.factors(stated, [0.5, 1, 2, 5, 10])
+    comparisons.sweep(measured, tables)
     measured.axhline(CHANCE, color=style.GREY, linewidth=0.8, linestyle=":")
     measured.set(title="image classification, here", xlabel="factor on the learning rate", ylabel="validation accuracy, %")
-    factors = sorted({factor for table in by_factor(rows, case).values() for factor in table})
-    measured.set_xticks(factors, labels=[f"{factor:g}" for factor in factors])
-    measured.minorticks_off()
-    _legend(figure, measured)
+    comparisons.factors(measured, sorted({factor for table in tables.values() for factor in table}))
+    comparisons.legend(figure, measured, len(OPTIMISERS))
     return figure

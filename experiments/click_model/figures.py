@@ -7,19 +7,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
-from secondlook.study.statistics import mean
 
 from .selections import ADAGRAD, ADAHESSIAN, COMPARED, GAIN, final, looks, trials
 
-COLOUR = {
-    "SGD": style.COLOUR["SGD"],
-    "Adagrad": style.COLOUR["Adagrad"],
-    "Adam": style.COLOUR["Adam"],
-    "Adam + Adagrad": style.COLOUR["damped Newton"],
-    ADAHESSIAN: style.COLOUR["AdaHessian"],
-}
 EFFORTS = {"steps": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 
 
@@ -65,13 +57,13 @@ def curves(rows: pd.DataFrame) -> Figure:
         for method in excess.index.unique("method"):
             y = excess.loc[method].mean()
             x = y.index.to_series() if spent is None else spent.loc[method].mean()
-            panel.plot(x.iloc[1:], y.iloc[1:], color=COLOUR[method], label=method)
+            panel.plot(x.iloc[1:], y.iloc[1:], color=style.COLOUR[method], label=method)
         half = excess.columns[-1] // 2
         panel.axhline(excess.loc[ADAGRAD][half].mean(), color=style.INK, linewidth=0.8, linestyle=":")
         panel.set(xlabel=label, yscale="log", xlim=(0, None))
     _decimal(panels[0].yaxis)
     panels[0].set(ylabel="excess log-loss, millinats")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    comparisons.legend(figure, panels[0], 5)
     return figure
 
 
@@ -85,15 +77,9 @@ def differences(rows: pd.DataFrame) -> Figure:
     for panel, (metric, label) in zip(panels, labels.items(), strict=True):
         table = final(rows, metric)
         for line, other in enumerate(COMPARED.values()):
-            gap, colour = table[ADAHESSIAN] - table[other], COLOUR[other]
-            found = mean(gap)
-            panel.plot(gap, [line - 0.15] * len(gap), "o", color=colour, alpha=0.45, markeredgewidth=0)
-            panel.plot(found.ends, [line + 0.15] * 2, color=colour)
-            panel.plot(found.value, line + 0.15, "D", color=colour)
+            comparisons.spread(panel, line, table[ADAHESSIAN] - table[other], style.COLOUR[other])
         panel.axvline(0, color=style.GREY, linewidth=0.8)
         panel.set(xlabel=label)
-        panel.grid(axis="y", visible=False)
+        comparisons.lines(panel, [f"less {other}" for other in COMPARED.values()])
     panels[0].axvline(GAIN, color=style.INK, linewidth=0.8, linestyle="--")
-    panels[0].set_yticks(range(len(COMPARED)), labels=[f"less {other}" for other in COMPARED.values()])
-    panels[0].set_ylim(len(COMPARED) - 0.5, -0.5)
     return figure

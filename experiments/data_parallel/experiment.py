@@ -25,8 +25,9 @@ from secondlook.optim import OASIS, AdaHessian, Sophia, data_parallel
 from secondlook.problems.resnet import resnet
 from secondlook.study.declare import case
 from secondlook.study.parameters import Positive, PositiveInt, Text, one_of
+from secondlook.training.ranks import on_ranks
 
-from .ranks import average, on_ranks, spread
+from .ranks import average, spread
 
 OURS = {
     "AdaHessian": AdaHessian,
@@ -71,7 +72,7 @@ class Replicas(Small):
 
 @case(Replicas)
 def replicas(params: Replicas, seed: int):
-    return on_ranks(params.processes, _compared, params, seed)
+    return on_ranks(params.processes, _compared, params, seed)[0]
 
 
 def _compared(params: Replicas, seed: int) -> list[dict]:
@@ -165,7 +166,7 @@ def variance(params: Variance, seed: int):
     H = torch.autograd.functional.hessian(loss, theta)
     one_probe = (H.square().sum() - H.diagonal().square().sum()).item()
     for processes in params.processes:
-        for probes, D in on_ranks(processes, _draws, params, seed).items():
+        for probes, D in on_ranks(processes, _draws, params, seed)[0].items():
             errors = (torch.tensor(D) - H.diagonal()).square().sum(1) / one_probe
             for t, error in enumerate(errors.tolist(), 1):
                 yield {"processes": processes, "probes": probes, "step": t, "metric": "squared_error", "value": error}
@@ -200,7 +201,7 @@ class Overhead(Small):
 
 @case(Overhead)
 def overhead(params: Overhead, seed: int):
-    return on_ranks(params.processes, _timed, params, seed)
+    return on_ranks(params.processes, _timed, params, seed)[0]
 
 
 def _timed(params: Overhead, seed: int) -> list[dict]:

@@ -12,13 +12,7 @@ from secondlook.study.declare import figure
 from .measures import BYTES
 from .selections import HESSIANS, SOLVERS, against_n, exponent, fitted
 
-# No optimiser is compared here: the colours are borrowed for how they differ.
-COLOUR = dict(
-    zip(HESSIANS, (style.COLOUR[name] for name in ("Newton", "RMSprop", "Adamax", "Adam", "AdaHessian")), strict=True)
-)
-COLOUR |= dict(
-    zip(SOLVERS, (style.COLOUR[name] for name in ("momentum", "Nesterov", "Adamax", "Adam", "AdaHessian")), strict=True)
-)
+COLOUR = dict(zip(HESSIANS, style.SERIES, strict=True)) | dict(zip(SOLVERS, style.SERIES, strict=True))
 
 
 def _powers(ax: Axes, rows: pd.DataFrame, case: str, metric: str, ways: tuple[str, ...]) -> None:

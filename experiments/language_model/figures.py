@@ -5,24 +5,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from secondlook.problems.published import TABLE_6, TABLE_7
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
-from secondlook.study.statistics import mean
 
 from .names import TUNED
 from .selections import by_block, by_factor, by_method, by_rate, counted, epochs
 
-COLOUR = {name: style.COLOUR[name] for name in ("SGD", "Adam", "AdamW", "AdaHessian")} | {
-    "AdaHessian power 0.5": style.COLOUR["RMSprop"],
-    "Sophia-G": style.COLOUR["NAdam"],
-}
 AGAINST = {"steps, in epochs": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 BITS = "bits per character"
-
-
-def _legend(figure: Figure, panel: Axes, columns: int) -> None:
-    """The methods of `panel` above the whole figure."""
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
 
 
 def _counted(panel: Axes, value: float, name: str) -> None:
@@ -37,15 +27,11 @@ def curves(rows: pd.DataFrame) -> Figure:
     values = epochs(rows, "comparison", "bits")
     for panel, (effort, name) in zip(panels, AGAINST.items(), strict=True):
         spent = epochs(rows, "comparison", name) if name else None
-        for method in TUNED:
-            y = values.loc[method]
-            x = y.columns if spent is None else spent.loc[method].mean()
-            panel.plot(x, y.mean(), color=COLOUR[method], label=method)
-            panel.fill_between(x, y.min(), y.max(), color=COLOUR[method], alpha=0.12, linewidth=0)
+        comparisons.curves(panel, values, TUNED, spent)
         panel.axhline(counted(rows, "comparison", "bigram"), color=style.GREY, linewidth=0.8, linestyle=":")
         panel.set(xlabel=effort)
     panels[0].set(ylabel=f"{BITS}, test")
-    _legend(figure, panels[0], 3)
+    comparisons.legend(figure, panels[0], 3)
     return figure
 
 
@@ -53,30 +39,9 @@ def curves(rows: pd.DataFrame) -> Figure:
 def comparison(rows: pd.DataFrame) -> Figure:
     """Shows: bits per character on the test windows after the last epoch, every method at its own rate."""
     figure, panel = style.axes(height=2.6)
-    table = by_method(rows)
-    for line, method in enumerate(table):
-        found = mean(table[method])
-        panel.plot(table[method], [line - 0.15] * len(table), "o", color=COLOUR[method], alpha=0.45, markeredgewidth=0)
-        panel.plot(found.ends, [line + 0.15] * 2, color=COLOUR[method])
-        panel.plot(found.value, line + 0.15, "D", color=COLOUR[method])
-    panel.set_yticks(range(len(table.columns)), labels=list(table))
-    panel.set_ylim(len(table.columns) - 0.4, -0.6)
-    panel.grid(axis="y", visible=False)
+    comparisons.spreads(panel, by_method(rows))
     panel.set(xlabel=f"{BITS}, test")
     return figure
-
-
-def _sweep(panel: Axes, tables: dict[str, pd.DataFrame]) -> None:
-    """Means over seeds by factor, and every seed as a dot."""
-    for method, table in tables.items():
-        panel.semilogx(table.columns, table.mean(), color=COLOUR[method], label=method)
-        for _, line in table.iterrows():
-            panel.plot(table.columns, line, "o", color=COLOUR[method], alpha=0.45, markeredgewidth=0)
-
-
-def _factors(panel: Axes, factors: list[float]) -> None:
-    panel.set_xticks(factors, labels=[f"{factor:g}" for factor in factors])
-    panel.minorticks_off()
 
 
 @figure("rates")
@@ -84,11 +49,11 @@ def rate_sweep(rows: pd.DataFrame) -> Figure:
     """Shows: bits on the validation windows by the factor on the centre of each method's learning rates."""
     figure, panel = style.axes(height=2.9)
     tables = by_rate(rows)
-    _sweep(panel, tables)
+    comparisons.sweep(panel, tables)
     _counted(panel, counted(rows, "rates", "unigram"), "frequencies alone")
-    _factors(panel, sorted({factor for table in tables.values() for factor in table}))
+    comparisons.factors(panel, sorted({factor for table in tables.values() for factor in table}))
     panel.set(xlabel="factor on the centre of the rates", ylabel=f"{BITS}, validation")
-    _legend(figure, panel, 3)
+    comparisons.legend(figure, panel, 3)
     return figure
 
 
@@ -96,15 +61,13 @@ def rate_sweep(rows: pd.DataFrame) -> Figure:
 def scaling(rows: pd.DataFrame) -> Figure:
     """Shows: the paper's Table 6, and bits here, by the factor on each method's tuned learning rate."""
     figure, (stated, measured) = style.axes(1, 2, height=2.8)
-    for method, scores in TABLE_6.items():
-        stated.semilogx(list(scores), list(scores.values()), "D-", color=COLOUR[method])
-    stated.set(title="translation, paper", xlabel="factor on the learning rate", ylabel="BLEU (more is better)")
-    _sweep(measured, by_factor(rows))
+    comparisons.stated(stated, TABLE_6, "BLEU (more is better)")
+    comparisons.sweep(measured, by_factor(rows))
     _counted(measured, counted(rows, "scaling", "unigram"), "frequencies alone")
     measured.set(title="characters, here", xlabel="factor on the learning rate", ylabel=f"{BITS} (less is better)")
     for panel in (stated, measured):
-        _factors(panel, [0.5, 1, 2, 5, 10])
-    _legend(figure, measured, 4)
+        comparisons.factors(panel, [0.5, 1, 2, 5, 10])
+    comparisons.legend(figure, measured, 4)
     return figure
 
 
@@ -117,15 +80,12 @@ def blocks(rows: pd.DataFrame) -> Figure:
     table = by_block(rows)
     change = 100 * table.div(table[1], axis=0) - 100
     for size in table.columns[1:]:
-        panel.plot([size] * len(change), change[size], "o", color=COLOUR["AdaHessian"], alpha=0.45, markeredgewidth=0)
-        found = mean(change[size])
-        panel.plot([size] * 2, found.ends, color=COLOUR["AdaHessian"])
-        panel.plot(size, found.value, "D", color=COLOUR["AdaHessian"])
+        comparisons.upright(panel, size, change[size], style.COLOUR["AdaHessian"])
     spread = 100 * (TABLE_7[1] / TABLE_7[0] - 1)
     panel.axhspan(-spread, spread, color=style.GREY, alpha=0.2, linewidth=0, label="range of BLEU in the paper")
     panel.axhline(0, color=style.GREY, linewidth=0.8)
     panel.set_xscale("log", base=2)
-    _factors(panel, list(table.columns[1:]))
+    comparisons.factors(panel, list(table.columns[1:]))
     panel.set(xlabel="entries in a block", ylabel="bits over those of\nblocks of one, %")
     panel.legend()
     return figure

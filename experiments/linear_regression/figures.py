@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
 from .selections import by_epoch, cosines, course, line, listed, of_methods, of_rules
@@ -17,21 +17,8 @@ TIME = LinearSegmentedColormap.from_list(
 )  # of Adam's colour, from the first step to the last
 NAMED = 60  # the step at which a curve has its name
 SHOWN = (0, 30, 60, 120, 313)  # steps whose line is drawn; the last is an epoch
-METHODS = {
-    "Adam": ADAM,
-    "AdaHessian": style.COLOUR["AdaHessian"],
-    "SGD": style.COLOUR["SGD"],
-    "Newton": style.COLOUR["Newton"],
-    "K-FAC": style.COLOUR["momentum"],
-}
-RULES = {
-    "Adam": ADAM,
-    "Adam, larger lr": style.COLOUR["Nesterov"],
-    "adaptive": style.COLOUR["AdaHessian"],
-    "careful": style.GREY,
-    "EVE": style.COLOUR["Newton"],
-    "EVE, walk": style.COLOUR["Adamax"],
-}
+METHODS = ("Adam", "AdaHessian", "SGD", "Newton", "K-FAC")
+RULES = ("Adam", "Adam, larger lr", "adaptive", "careful", "EVE", "EVE, walk")
 
 
 def _data(ax: Axes, rows: pd.DataFrame) -> None:
@@ -147,14 +134,8 @@ def steadiness(rows: pd.DataFrame) -> Figure:
         "detour": "distance travelled\nover displacement",
     }
     for ax, (metric, title) in zip(panels, titles.items(), strict=True):
-        table = of_methods(rows, metric)
-        jitter = np.linspace(-0.22, 0.22, len(table))
-        for place, method in enumerate(table):
-            ax.plot(table[method], place + jitter, "o", color=METHODS[method], markersize=2.5, alpha=0.6, markeredgewidth=0)
-            ax.plot([table[method].mean()] * 2, [place - 0.35, place + 0.35], color=METHODS[method], linewidth=1.6)
-        ax.set(xlabel=title, yticks=range(len(table.columns)), yticklabels=table.columns)
-        ax.grid(axis="y", visible=False)
-    panels[0].invert_yaxis()
+        comparisons.bars(ax, of_methods(rows, metric))
+        ax.set(xlabel=title)
     return figure
 
 
@@ -167,7 +148,8 @@ def rules(rows: pd.DataFrame) -> Figure:
     """
     figure, (ratio, rate) = style.axes(1, 2, height=2.7)
     excess, lr = of_rules(rows, "excess"), of_rules(rows, "lr")
-    for rule, colour in RULES.items():
+    for rule in RULES:
+        colour = style.COLOUR[rule]
         over = np.log(excess[rule] / excess["Adam"])
         above = {"zorder": 3} if rule == "Adam" else {}
         ratio.plot(over.columns, np.exp(over.T), color=colour, linewidth=0.4, alpha=0.5)

@@ -23,6 +23,7 @@ from secondlook.study.parameters import Count, Fraction, Number, Positive, Posit
 from . import double_well, loops
 from .accounting import heap, nodes
 from .closed_forms import bound, eigenbasis, steps_to_reduce
+from .methods import steppers
 
 NEWTON_LOOPS = {"row by row": loops.row_by_row, "autograd": loops.by_autograd, "func": loops.by_func}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -138,7 +139,7 @@ class Saddle:
 
 
 def _steppers(params) -> dict[str, double_well.Stepper]:
-    return double_well.steppers(params.lr, params.margin, params.radius, params.max_radius)
+    return steppers(params.lr, params.margin, params.radius, params.max_radius)
 
 
 @case(Saddle)

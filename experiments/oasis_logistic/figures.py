@@ -10,12 +10,6 @@ from secondlook.study.declare import figure
 
 from .selections import METHODS, STOCHASTIC, at_the_end, level_of, levels, problems, until, work, wrong
 
-COLOUR = {name: style.COLOUR[name] for name in ("GD", "Adam", "AdaHessian")} | {
-    "OASIS": style.COLOUR["Newton"],
-    "OASIS, fixed": style.COLOUR["damped Newton"],
-    "AdGD": style.COLOUR["momentum"],
-    "L-BFGS": style.INK,
-}
 LINE = {"OASIS, fixed": "--", "L-BFGS": ":", "AdGD": "-."}
 WIDE = {"OASIS": 2.2}
 MISS = 3.0  # where a miss is drawn, in multiples of the most epochs seen
@@ -33,7 +27,7 @@ def courses(rows: pd.DataFrame) -> Figure:
         for method in METHODS:
             epochs = [1, *(medians[level].loc[name, method] for level in steps)]
             there = np.isfinite(epochs)
-            look = {"color": COLOUR[method], "linestyle": LINE.get(method, "-"), "linewidth": WIDE.get(method, 1.2)}
+            look = {"color": style.COLOUR[method], "linestyle": LINE.get(method, "-"), "linewidth": WIDE.get(method, 1.2)}
             panel.plot(
                 np.array(epochs)[there],
                 np.array([1, *steps])[there],
@@ -74,15 +68,21 @@ def ratios(rows: pd.DataFrame) -> Figure:
                     continue
                 found = np.clip(found[~np.isnan(found)], 1 / edge, edge)
                 panel.plot(
-                    found, np.full(len(found), height), "o", color=COLOUR[method], markersize=2, alpha=0.35, markeredgewidth=0
+                    found,
+                    np.full(len(found), height),
+                    "o",
+                    color=style.COLOUR[method],
+                    markersize=2,
+                    alpha=0.35,
+                    markeredgewidth=0,
                 )
-                panel.plot(np.median(found), height, "|", color=COLOUR[method], markersize=6, markeredgewidth=1.6)
+                panel.plot(np.median(found), height, "|", color=style.COLOUR[method], markersize=6, markeredgewidth=1.6)
         panel.set(xscale="log", xlim=(0.7 / edge, 1.4 * edge), title=title, xlabel="of the method, over those of OASIS")
         panel.set_xticks([1 / edge, 0.1, 1, 10, edge], ["OASIS\nmisses", "0.1", "1", "10", "method\nmisses"])
         panel.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
-    handles = [Line2D([], [], color=COLOUR[m], marker="o", linestyle="", label=m) for m in shown]
+    handles = [Line2D([], [], color=style.COLOUR[m], marker="o", linestyle="", label=m) for m in shown]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(shown))
     return figure
 
@@ -95,11 +95,11 @@ def constants(rows: pd.DataFrame) -> Figure:
     names = problems(rows, "constants")
     figure, panels = style.axes(2, len(names), height=4.0, sharey="row", sharex=True, squeeze=False)
     lines = {
-        "first rate": ("OASIS", "lr", COLOUR["OASIS"], "-"),
-        r"$1 - \beta_2$": ("OASIS", "beta2", style.COLOUR["absolute-value Newton"], "-."),
-        r"$\alpha$": ("OASIS", "alpha", style.COLOUR["trust-region Newton"], "--"),
+        "first rate": ("OASIS", "lr", style.COLOUR["OASIS"], "-"),
+        r"$1 - \beta_2$": ("OASIS", "beta2", style.SERIES[0], "-."),
+        r"$\alpha$": ("OASIS", "alpha", style.SERIES[2], "--"),
     }
-    others = {m: (m, "lr", COLOUR[m], LINE.get(m, "-")) for m in ("GD", "Adam", "AdaHessian", "AdGD")}
+    others = {m: (m, "lr", style.COLOUR[m], LINE.get(m, "-")) for m in ("GD", "Adam", "AdaHessian", "AdGD")}
     top = rows[(rows.case == "constants") & np.isfinite(rows.value) & (rows.metric == "epochs")].value.max()
     top = MISS * (top if np.isfinite(top) else 1)
     for column, name in enumerate(names):
@@ -134,7 +134,7 @@ def batches(rows: pd.DataFrame) -> Figure:
     figure, panels = style.axes(1, len(names), height=2.9, sharey=True, squeeze=False)
     for panel, name in zip(panels[0], names, strict=True):
         for height, method in enumerate(STOCHASTIC):
-            colour = COLOUR[method.removesuffix(", same batch")]
+            colour = style.COLOUR[method.removesuffix(", same batch")]
             found = np.clip(ends.loc[name][method], None, MOST)
             face = "white" if method.endswith("same batch") else colour
             panel.plot(found, np.full(len(found), height), "o", color=colour, markerfacecolor=face, markersize=2.5, alpha=0.5)

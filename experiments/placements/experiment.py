@@ -8,16 +8,13 @@ Set-up    Placements: a residual network, each share on 1, 2 and 4 gloo processe
 Hardware  two CPU cores; four processes share them. About eight minutes in all.
 """
 
-import json
-import tempfile
 import time
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +25,7 @@ from secondlook.problems.digits import CLASSES, digits
 from secondlook.problems.resnet import resnet
 from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Positive, PositiveInt
+from secondlook.training.ranks import on_ranks
 
 WARM_UP = 1  # periods that are not timed
 PORTIONS = {"validation": 0, "test": 1}  # of the digits that are not for training
@@ -86,26 +84,6 @@ def _sgd(p: Shared, model: nn.Module, lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=p.momentum, weight_decay=p.weight_decay)
 
 
-# Several processes
-
-
-def _on_processes(count: int, function, *arguments) -> list:
-    """What `function(*arguments)` returns on each of `count` gloo processes."""
-    multiprocessing.set_forkserver_preload(["torch._dynamo", "secondlook.optim.kfac"])  # imported once, and not by each process
-    with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.start_processes(_process, (count, folder, function, arguments), nprocs=count, start_method="forkserver")
-        return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(count)]
-
-
-def _process(rank: int, count: int, folder: str, function, arguments: tuple) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=count)
-    found = function(*arguments)
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
-    distributed.barrier()
-    distributed.destroy_process_group()
-
-
 # Placements
 
 
@@ -117,7 +95,7 @@ def steps(p: Steps, seed: int):
         for name, side in zip("ag", factor_sizes(layer), strict=True):
             yield {"layer": i, "step": 0, "metric": f"side {name}", "value": side}
     for count in p.processes:
-        for rank, rows in enumerate(_on_processes(count, _placements, p, seed)):
+        for rank, rows in enumerate(on_ranks(count, _placements, p, seed)):
             for row in rows:
                 yield {"ranks": count, "rank": rank, **row}
 
@@ -229,7 +207,7 @@ def rates(p: Rates, seed: int):
 def training(p: Runs, seed: int):
     """Accuracy on the test part and seconds, for each method on each number of processes."""
     for count in p.processes:
-        rows = _both(p, seed) if count == 1 else _on_processes(count, _both, p, seed)[0]
+        rows = _both(p, seed) if count == 1 else on_ranks(count, _both, p, seed)[0]
         yield from ({"ranks": count, **row} for row in rows)
 
 

@@ -8,12 +8,7 @@ from secondlook.study.declare import figure
 
 from .selections import DEVICES, KINDS, METHODS, NETWORKS, TARGET, counted, divisors, expected, fitted, on_paper
 
-COLOURS = {  # of kinds and numbers of processes
-    "factors": style.COLOUR["Adam"],
-    "inverses": style.COLOUR["AdaHessian"],
-    "directions": style.COLOUR["Newton"],
-}
-METHOD = {"SGD": style.GREY, "K-FAC": style.COLOUR["Newton"]}
+COLOURS = dict(zip(("factors", "inverses", "directions"), style.SERIES[1:], strict=False))
 MARKERS = {1: "o", 2: "s", 4: "^"}
 MIB = 2**20
 
@@ -52,10 +47,10 @@ def model(rows: pd.DataFrame) -> Figure:
     figure, (left, right) = style.axes(1, 2, height=2.7)
     for ranks, cell in table.groupby("ranks"):
         for sgd, part in cell.groupby(cell.share == 0):
-            colour = METHOD["SGD" if sgd else "K-FAC"]
+            colour = style.COLOUR["SGD" if sgd else "K-FAC"]
             left.plot(part.model, part.value, MARKERS.get(ranks, "o"), color=colour)
-        left.plot([], [], MARKERS.get(ranks, "o"), color=METHOD["K-FAC"], label=f"K-FAC, P = {ranks}")
-    left.plot([], [], "o", color=METHOD["SGD"], label="SGD")
+        left.plot([], [], MARKERS.get(ranks, "o"), color=style.COLOUR["K-FAC"], label=f"K-FAC, P = {ranks}")
+    left.plot([], [], "o", color=style.COLOUR["SGD"], label="SGD")
     ends = [min(table.model.min(), table.value.min()), max(table.model.max(), table.value.max())]
     left.plot(ends, ends, ":", color=style.GREY)
     left.set(xlabel="milliseconds of the model", ylabel="milliseconds measured", xscale="log", yscale="log")
@@ -64,7 +59,7 @@ def model(rows: pd.DataFrame) -> Figure:
     left.set_yticks(ticks, labels=map(str, ticks))
     left.minorticks_off()
     left.legend()
-    for name, colour in zip(NETWORKS, (style.COLOUR["Adam"], style.COLOUR["AdaHessian"]), strict=True):
+    for name, colour in zip(NETWORKS, style.SERIES, strict=False):
         shares = [w / DEVICES for w in divisors(DEVICES)]
         ratios = [kfac / sgd for sgd, kfac, _ in (on_paper(name, share) for share in shares)]
         right.plot(shares, ratios, "o--", color=colour, markerfacecolor="white", label=name)
@@ -82,9 +77,9 @@ def accuracy(rows: pd.DataFrame) -> Figure:
     for method in METHODS:
         for _, run in found[found.method == method].groupby("seed"):
             table = run.pivot(index="step", columns="metric", values="value")
-            left.plot(table.epochs, table.accuracy, color=METHOD[method], alpha=0.5, linewidth=0.8)
-            right.plot(table.seconds, table.accuracy, color=METHOD[method], alpha=0.5, linewidth=0.8)
-        left.plot([], [], color=METHOD[method], label=method)
+            left.plot(table.epochs, table.accuracy, color=style.COLOUR[method], alpha=0.5, linewidth=0.8)
+            right.plot(table.seconds, table.accuracy, color=style.COLOUR[method], alpha=0.5, linewidth=0.8)
+        left.plot([], [], color=style.COLOUR[method], label=method)
     for panel in (left, right):
         panel.axhline(TARGET, color=style.INK, linestyle=":", linewidth=0.8)
     left.set(xlabel="epochs", ylabel="test accuracy", ylim=(0.8, 1.0), xlim=(0, None))

@@ -18,9 +18,9 @@ FIRST = (  # the methods of the first figure, where they were timed: one of each
 )
 KINDS = {  # of saving or spending, and their colours: all are AdaHessian
     "every": ("Hessian every k steps", style.COLOUR["AdaHessian"]),
-    "probes": ("more probes", style.COLOUR["trust-region Newton"]),
-    "batch": ("part of the batch", style.COLOUR["Newton"]),
-    "Gauss-Newton": ("Gauss-Newton", style.COLOUR["absolute-value Newton"]),
+    "probes": ("more probes", style.COLOUR["AdaHessian, more probes"]),
+    "batch": ("part of the batch", style.COLOUR["AdaHessian 1/4 batch"]),
+    "Gauss-Newton": ("Gauss-Newton", style.COLOUR["AdaHessian Gauss-Newton"]),
 }
 
 

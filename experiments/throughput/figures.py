@@ -3,23 +3,15 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
 from .names import CAPTURED, EAGER, NETWORKS, ON_DEVICE, PRECISIONS
 from .selections import epochs, floors, times, together
 
-COLOURS = ("Adam", "damped Newton", "trust-region Newton", "AdaHessian")  # from the most bits to the fewest
-PRECISION = {name: style.COLOUR[colour] for name, colour in zip(PRECISIONS, COLOURS, strict=True)}
+PRECISION = dict(zip(PRECISIONS, style.SERIES, strict=False))
 MARKER = {EAGER: "o", CAPTURED: "D"}
-COLOUR = {"SGD": style.COLOUR["SGD"], "AdaHessian": style.COLOUR["AdaHessian"]}
-
-
-def _lines(panel, names: list[str]) -> None:
-    """One line of the panel for each name, the first on top."""
-    panel.set_yticks(range(len(names)), labels=names)
-    panel.set_ylim(len(names) - 0.4, -0.6)
-    panel.grid(axis="y", visible=False)
+METHODS = ("SGD", "AdaHessian")
 
 
 def _log(panel) -> None:
@@ -45,12 +37,12 @@ def steps(rows: pd.DataFrame) -> Figure:
             panel.plot(x, [line] * len(x), MARKER[mode], color=PRECISION[precision], alpha=0.6, markeredgewidth=0)
         panel.set(title=name, xlabel="milliseconds a step")
         _log(panel)
-        _lines(panel, order)
+        comparisons.lines(panel, order)
     for name, colour in PRECISION.items():
         panels[0].plot([], [], "s", color=colour, label=name)
     for mode, marker in MARKER.items():
         panels[0].plot([], [], marker, color=style.INK, label=mode)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    comparisons.legend(figure, panels[0], 3)
     return figure
 
 
@@ -60,18 +52,18 @@ def floor(rows: pd.DataFrame) -> Figure:
     figure, panel = style.axes(height=2.6)
     table = floors(rows)
     cells = [
-        (method, precision) for method in COLOUR for precision in PRECISION if (method, precision) in table.index.droplevel(0)
+        (method, precision) for method in METHODS for precision in PRECISION if (method, precision) in table.index.droplevel(0)
     ]
     for line, (method, precision) in enumerate(cells):
         found = table.xs((method, precision), level=["method", "precision"])
         first = line == 0
-        panel.plot(found.step, [line] * len(found), "o", color=COLOUR[method], alpha=0.6, markeredgewidth=0)
+        panel.plot(found.step, [line] * len(found), "o", color=style.COLOUR[method], alpha=0.6, markeredgewidth=0)
         panel.plot(found.operations.median(), line, "|", color=style.INK, markersize=9, label="operations" if first else None)
         panel.plot(found.bytes.median(), line, "x", color=style.INK, label="bytes" if first else None)
     panel.plot([], [], "o", color=style.GREY, label="step")
     panel.set(xlabel="milliseconds")
     _log(panel)
-    _lines(panel, [f"{method}, {precision}" for method, precision in cells])
+    comparisons.lines(panel, [f"{method}, {precision}" for method, precision in cells])
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -84,11 +76,11 @@ def throughput(rows: pd.DataFrame) -> Figure:
     order = list(table.median().sort_values(ascending=False).index)
     for line, (loop, method, precision) in enumerate(order):
         x = table[loop, method, precision]
-        colour = COLOUR[method] if loop == ON_DEVICE else style.INK
+        colour = style.COLOUR[method] if loop == ON_DEVICE else style.INK
         panel.plot(x, [line] * len(x), "o", color=colour, alpha=0.6, markeredgewidth=0)
         panel.plot([x.median()] * 2, [line - 0.3, line + 0.3], color=colour)
     panel.set(xlabel="images a second", xlim=(0, None))
-    _lines(panel, [f"{method}, {precision}: {loop}" for loop, method, precision in order])
+    comparisons.lines(panel, [f"{method}, {precision}: {loop}" for loop, method, precision in order])
     return figure
 
 
@@ -96,7 +88,8 @@ def throughput(rows: pd.DataFrame) -> Figure:
 def concurrent(rows: pd.DataFrame) -> Figure:
     """Shows: images a second of all processes that train at once, by their number; every epoch is a dot."""
     figure, panel = style.axes(height=2.4, width=style.TEXT_WIDTH * 0.6)
-    for method, colour in COLOUR.items():
+    for method in METHODS:
+        colour = style.COLOUR[method]
         table = together(rows, method)
         panel.plot(table.columns, table.median(), color=colour, label=method)
         for _, line in table.iterrows():

@@ -3,31 +3,16 @@
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
-from secondlook.study.statistics import mean
 
 from .names import MODELS, RULES, STARTS, TUNED
 from .selections import by_epoch, networks, of_methods, test_losses, trials, watched
 
-COLOUR = {
-    "Adam": style.COLOUR["Adam"],
-    "adaptive": style.COLOUR["AdaHessian"],
-    "careful": style.INK,
-    "careful, back": style.GREY,
-    "EVE": style.COLOUR["Newton"],
-    "EVE, walk": style.COLOUR["damped Newton"],
-    "adaptive + careful": style.COLOUR["trust-region Newton"],
-    "adaptive + EVE": style.COLOUR["absolute-value Newton"],
-}
-OPTIMISERS = {name: style.COLOUR[name] for name in ("Adam", "AdaHessian", "SGD", "Newton")} | {
-    "K-FAC": style.COLOUR["momentum"]
-}
 MAIN = ("Adam", "adaptive", "careful", "EVE")
 LINE = {"careful": "--", "careful, back": ":"}  # where nothing is cut these hide Adam
 EPS = 1e-5  # of the loss, added to target and predictions: what it sees
@@ -76,14 +61,16 @@ def sweep(rows: pd.DataFrame) -> Figure:
     for panel, model in zip(panels[0], models, strict=True):
         for rule in TUNED:
             losses = table.loc[model, rule]
-            look = {"color": COLOUR[rule], "linestyle": LINE.get(rule, "-"), "label": rule}
+            look = {"color": style.COLOUR[rule], "linestyle": LINE.get(rule, "-"), "label": rule}
             panel.plot(losses.index, np.exp(np.log(losses).mean(axis=1)), **look)
             for seed in losses:
-                panel.plot(losses.index, losses[seed], "o", color=COLOUR[rule], markersize=2, alpha=0.4, markeredgewidth=0)
+                panel.plot(
+                    losses.index, losses[seed], "o", color=style.COLOUR[rule], markersize=2, alpha=0.4, markeredgewidth=0
+                )
         panel.set(title=model, xlabel="rate at the start", xscale="log", yscale="log")
         _plain(panel.yaxis)
     panels[0, 0].set_ylabel("validation loss")
-    _legend(figure, panels[0, 0])
+    comparisons.legend(figure, panels[0, 0], 4)
     return figure
 
 
@@ -95,10 +82,6 @@ def _plain(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=next(subs for most, subs in steps.items() if decades < most)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
-def _legend(figure: Figure, panel: Axes) -> None:
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=4)
 
 
 @figure("rules")
@@ -114,13 +97,7 @@ def ratios(rows: pd.DataFrame) -> Figure:
     for panel, model in zip(panels[0], models, strict=True):
         best = losses[model, "Adam", "tuned"]
         for (start, rule), height in heights.items():
-            gap = losses[model, rule, start] - best
-            panel.plot(
-                np.exp(gap), [height - 0.18] * len(gap), "o", color=COLOUR[rule], markersize=2.5, alpha=0.5, markeredgewidth=0
-            )
-            found = mean(gap)
-            panel.plot(np.exp(found.ends), [height + 0.18] * 2, color=COLOUR[rule])
-            panel.plot(np.exp(found.value), height + 0.18, "D", color=COLOUR[rule])
+            comparisons.spread(panel, height, losses[model, rule, start] - best, style.COLOUR[rule], show=np.exp)
         panel.axvline(1, color=style.GREY, linewidth=0.8)
         panel.set(title=model, xscale="log", xlabel="loss over best Adam's")
         _plain(panel.xaxis)
@@ -156,10 +133,10 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame, label: str, rules: tuple[str,
         for panel, model in zip(line, models, strict=True):
             for rule in rules:
                 runs = table.loc[model, rule, start]
-                look = {"color": COLOUR[rule], "linestyle": LINE.get(rule, "-"), "label": rule}
+                look = {"color": style.COLOUR[rule], "linestyle": LINE.get(rule, "-"), "label": rule}
                 panel.plot(runs.columns, np.exp(np.log(runs).mean()), **look)
                 if bands:
-                    panel.fill_between(runs.columns, runs.min(), runs.max(), color=COLOUR[rule], alpha=0.12, linewidth=0)
+                    panel.fill_between(runs.columns, runs.min(), runs.max(), color=style.COLOUR[rule], alpha=0.12, linewidth=0)
             panel.set(yscale="log")
             _plain(panel.yaxis)
         line[0].set_ylabel(f"{label}, {start} rate")
@@ -167,7 +144,7 @@ def _grid(rows: pd.DataFrame, table: pd.DataFrame, label: str, rules: tuple[str,
         above.set(title=model)
         below.set(xlabel="epoch")
         below.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(rules))
+    comparisons.legend(figure, panels[0, 0], len(rules))
     return figure
 
 
@@ -197,7 +174,7 @@ def choices(rows: pd.DataFrame) -> Figure:
     )
     for start, style_of_line in zip(STARTS, ("-", "--"), strict=True):
         stays = (chosen.xs(start, level="start") == 0).mean()
-        when.plot(stays.index, stays, style_of_line, color=COLOUR["EVE"], label=FROM[start])
+        when.plot(stays.index, stays, style_of_line, color=style.COLOUR["EVE"], label=FROM[start])
     when.set(xlabel="epoch", ylabel="share of runs that stay", ylim=(0, 1.02))
     when.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
@@ -238,7 +215,11 @@ def paths(rows: pd.DataFrame) -> Figure:
     figure, panels = style.axes(2, len(models), height=4.2, squeeze=False)
     for (above, below), model in zip(panels.T, models, strict=True):
         for (rule, start), run in sizes[sizes.model == model].groupby(["rule", "start"], sort=False):
-            look = {"color": COLOUR[rule], "linestyle": "-" if start == "tuned" else "--", "label": f"{rule}, {start} rate"}
+            look = {
+                "color": style.COLOUR[rule],
+                "linestyle": "-" if start == "tuned" else "--",
+                "label": f"{rule}, {start} rate",
+            }
             above.plot(run.step, run.value, **look)
             walked = places[(places.model == model) & (places.rule == rule) & (places.start == start)]
             points = walked.pivot(index="step", columns="at", values="value")
@@ -249,7 +230,7 @@ def paths(rows: pd.DataFrame) -> Figure:
         _plain(above.yaxis)
         below.set(xlabel=f"axis 1 ({share[1]:.0%})", ylabel=f"axis 2 ({share[2]:.0%})")
     panels[0, 0].set_ylabel("size of an epoch's step")
-    _legend(figure, panels[0, 0])
+    comparisons.legend(figure, panels[0, 0], 4)
     return figure
 
 
@@ -268,14 +249,7 @@ def steadiness(rows: pd.DataFrame) -> Figure:
         "detour": "distance travelled\nover displacement",
     }
     for panel, (metric, title) in zip(panels, titles.items(), strict=True):
-        table = of_methods(rows, metric)
-        spread = np.linspace(-0.2, 0.2, len(table))
-        for height, method in enumerate(table):
-            values = table[method]
-            panel.plot(values, height + spread, "o", color=OPTIMISERS[method], markersize=2.5, alpha=0.6, markeredgewidth=0)
-            panel.plot([values.mean()] * 2, [height - 0.35, height + 0.35], color=OPTIMISERS[method], linewidth=1.6)
-        panel.set(xlabel=title, yticks=range(len(table.columns)), yticklabels=table.columns)
-        panel.grid(axis="y", visible=False)
+        comparisons.bars(panel, of_methods(rows, metric))
+        panel.set(xlabel=title)
     panels[0].set_xlim(0, None)
-    panels[0].invert_yaxis()
     return figure

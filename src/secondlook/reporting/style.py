@@ -25,8 +25,8 @@ TEXT_WIDTH = 6.3  # inches: the width of the paper's text
 GREY = "#7f7f7f"
 INK = "#1a1a1a"
 
-# After Okabe and Ito, "Color Universal Design" (2008), and from "momentum" on Tol, "Colour Schemes" (2021), scheme muted: told
-# apart with every common colour vision.
+# One colour a method, and of no two methods the same; shades of a colour are variants of a method. After Okabe and Ito, "Color
+# Universal Design" (2008), and from "momentum" on Tol, "Colour Schemes" (2021): told apart with every common colour vision.
 COLOUR = {
     "GD": GREY,
     "Newton": "#009e73",
@@ -44,7 +44,32 @@ COLOUR = {
     "NAdam": "#882255",
     "AdamW": "#44aa99",
     "AdaBelief": "#117733",
+    "K-FAC": "#ee3377",
+    "Sophia-G": "#6f4c9b",
+    "OASIS": "#aa3377",
+    "OASIS, fixed": "#ee99aa",
+    "AdGD": "#bbcc33",
+    "AdaHessian coupled": "#fdb366",
+    "AdaHessian absolute": "#eecc66",
+    "AdaHessian Gauss-Newton": "#994455",
+    "AdaHessian 1/4 batch": "#5289c7",
+    "AdaHessian every k": "#7bafde",
+    "AdaHessian power 0.5": "#ccbb44",
+    "AdaHessian, more probes": "#ae76a3",
+    "Adam + Adagrad": "#7eb2e4",
+    "AdaHessian + Adagrad": "#e8853d",
+    "Adam, larger lr": "#99ddff",
+    "adaptive": "#ee6677",
+    "careful": INK,
+    "careful, back": "#bbbbbb",
+    "EVE": "#228833",
+    "EVE, walk": "#90c987",
+    "adaptive + careful": "#f1932d",
+    "adaptive + EVE": "#997700",
 }
+COLOUR |= {f"AdaHessian every {k}": COLOUR["AdaHessian every k"] for k in (2, 3, 4, 5, 10)}
+SERIES = ("#4477aa", "#66ccee", "#cc6677", "#004488", "#dddd77")  # of what is no method
+
 SURFACE = "cividis"  # colour map of losses: even in lightness, safe for every colour vision
 DIVERGING = "RdBu_r"  # colour map of signed quantities
 
