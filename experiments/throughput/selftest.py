@@ -1,0 +1,478 @@
+"""May the study trust this machine? Half a minute at the beginning of a lease of a GPU, with the verdict in one file.
+
+    python -m experiments.throughput.selftest --device cuda --out FILE.json
+
+    batch norm, convolution   layers against torch's own on the CPU in float64: values, gradients, Hessian-vector products
+    network                   the same of a whole residual network
+    eager M, captured M       a method's steps run; captured, they are the eager ones, an epoch's last, smaller batch included
+    times                     milliseconds of a captured step, by method and layout
+    streams                   images a second of one, two, four and six networks side by side, each on a stream of its own
+    profile                   kernels that a step launches, and the 25 that take longest
+
+The parts run in a process of their own, the one after the other. A part that kills it, or that takes too long, has failed; the
+rest go on in another process, as an error on a GPU spoils the one in which it happened. FILE is written after every part.
+
+`ok`, and the exit status 0, mean that SGD and AdaHessian run and that all derivatives are right. `captured` are the methods
+whose captured step is the eager one, `eager` all others. `fused` says whether batch norm may use its own kernels
+(`BatchNorm2d.fused`), `best_streams` how many networks to train at a time. A part that is not for this device has `ok` null.
+
+Hardware: one GPU; a CPU takes the parts that need none. Run time: estimated at 35 s on a GPU, not measured.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import grad
+
+from secondlook.curvature.products import hvp
+from secondlook.problems.batch_norm import BatchNorm2d
+from secondlook.problems.cifar10 import METHODS
+from secondlook.problems.convolution import Conv2d
+from secondlook.problems.layers import DERIVED, with_layers_of_torch
+from secondlook.problems.resnet import resnet
+from secondlook.study.parent import end_with
+from secondlook.training import Precision, generator
+from secondlook.training.steps import WARM_UP
+
+from .methods import period, step_of
+
+PROBES = {  # type, arithmetic, and the relative error that its rounding explains: float32 may be convolved by transforms
+    "float64": (torch.float64, Precision(), 1e-12),
+    "float32": (torch.float32, Precision(), 1e-4),
+    "TF32": (torch.float32, Precision(tf32=True), 1e-2),
+    "bfloat16": (torch.float32, Precision(bf16=True), 5e-2),
+}
+ON_THE_GPU = Precision(tf32=True, channels_last=True)  # as the study trains there
+CONSTANTS = SimpleNamespace(momentum=0.9, betas=(0.9, 0.999), adam_epsilon=1e-8, epsilon=1e-4, weight_decay=5e-4)
+RATES = {"SGD": 0.01, "Adam": 1e-4, "AdamW": 1e-3}  # a tenth of the paper's, as in a gentle epoch; AdaHessian's is
+RATE = 0.015
+SAME = {"float64": 1e-6, "TF32": 0.3}  # relative differences: in STEPS steps AdaHessian's grow 10,000 times in the parameters
+STEPS = 12
+SIZES = (1, 2, 4, 6)  # networks side by side
+FIRST = ("SGD", "Adam", "AdamW", "AdaHessian", "AdaHessian coupled", "AdaHessian absolute", "AdaHessian every 5")  # a lease's
+FIRST_PART, A_PART = 60, 20  # seconds that a part may take; a process starts in the first
+TICK = 0.05  # seconds between two looks at what a process says
+GAIN = 1.05  # below it, more streams are not worth their memory
+WORDS = {True: "right", False: "WRONG", None: "not here:"}
+MODULE = "experiments.throughput.selftest"
+
+
+@dataclass(frozen=True)
+class Scale:
+    depth: int
+    width: int
+    side: int
+    batch: int
+    rounds: int
+
+
+SCALES = {"paper": Scale(20, 16, 32, 256, 20), "smoke": Scale(8, 2, 8, 8, 1)}
+DERIVATIVES = Scale(8, 8, 16, 16, 1)  # of the networks that are compared
+
+
+class NotHere(Exception):
+    """The part is not for this device."""
+
+
+# Derivatives ------------------------------------------------------------------------------------------------------------------
+
+
+def derivatives(model: nn.Module, x: Tensor, precision: Precision = Precision()) -> list[Tensor]:  # noqa: B008 (frozen)
+    """Outputs, gradients and H z of a loss in which all of them matter, on the CPU in float64."""
+    params, forward = list(model.parameters()), precision.model(model)
+    x = precision.batch(x).requires_grad_()
+    inputs = [x, *params]
+    with precision.active():
+        y = forward(x)
+        weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).reshape(y.shape).to(y.device)
+        g = grad((weights * y.double().sin()).sum() + (x.double() ** 3).sum(), inputs, create_graph=True)
+        z = [_normal(t.shape, 2).to(t) for t in inputs]
+        return [t.detach().double().cpu() for t in (y, *g, *hvp(g, inputs, z))]
+
+
+def _normal(shape: torch.Size, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def compared(build: Callable[[], nn.Module], shape: tuple[int, ...], device: str, tolerance: float) -> dict[str, float]:
+    """Largest relative error by type and layout, as a multiple of what its rounding explains times `tolerance`."""
+    found = {}
+    for name, (dtype, precision, explained) in PROBES.items():
+        x = 1 + 2 * _normal(torch.Size(shape), 1).to(dtype)
+        x = x.bfloat16().to(dtype) if precision.bf16 else x
+        true = derivatives(with_layers_of_torch(build().double(), *DERIVED), x.double())
+        for last in (False, True):
+            setting = replace(precision, channels_last=last)
+            its = derivatives(build().to(dtype).to(device), x.to(device, memory_format=torch.preserve_format), setting)
+            apart = max(float((a - b).norm() / b.norm()) for a, b in zip(its, true, strict=True))
+            found[name + ", channels last" * last] = apart / (explained * tolerance)
+    if bad := {name: value for name, value in found.items() if not value <= 1}:
+        raise ArithmeticError(f"errors as multiples of what rounding explains: {bad}")
+    return found
+
+
+class Casted(nn.Sequential):
+    """A layer whose input is cast as a convolution before it would cast it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        return super().forward(x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x)
+
+
+def batch_norm(device: str) -> dict:
+    def build() -> nn.Module:
+        norm = BatchNorm2d(6)
+        with torch.no_grad():
+            norm.weight.copy_(_normal(norm.weight.shape, 3))
+            norm.bias.copy_(_normal(norm.bias.shape, 4))
+        return Casted(norm)
+
+    return compared(build, (5, 6, 12, 10), device, 1)
+
+
+def fused_batch_norm(device: str) -> dict:
+    if device == "cpu":
+        raise NotHere
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that the kernels cannot be had
+        from secondlook.problems import batch_norm_fused  # noqa: F401 (that it can be imported is half of the question)
+
+        return batch_norm(device)
+
+
+def convolution(device: str) -> dict:
+    found = {}
+    for stride, bias in ((1, False), (2, False), (1, True)):
+
+        def build(stride=stride, bias=bias) -> nn.Module:
+            layer = Conv2d(4, 8, 3, stride, padding=1, bias=bias)
+            with torch.no_grad():
+                for i, p in enumerate(layer.parameters()):
+                    p.copy_(_normal(p.shape, 5 + i).bfloat16())
+            return layer
+
+        values = compared(build, (5, 4, 12, 10), device, 1)
+        found |= {f"stride {stride}{', bias' * bias}, {name}": value for name, value in values.items()}
+    return found
+
+
+def network(device: str) -> dict:
+    """Many layers, so that errors of rounding grow; by which factor, float64 shows."""
+    scale = DERIVATIVES
+
+    def build() -> nn.Module:
+        return resnet(scale.depth, generator(0, "start"), scale.width)
+
+    x = _normal(torch.Size((scale.batch, 3, scale.side, scale.side)), 1)
+    true = derivatives(with_layers_of_torch(build().double(), *DERIVED), x.clone())
+    its = derivatives(build().double().to(device), x.to(device))
+    apart = max(float((a - b).norm() / b.norm()) for a, b in zip(its, true, strict=True))
+    if not apart <= 1e-8:
+        raise ArithmeticError(f"products are {apart:.1e} from torch's on the CPU")
+    return {"float64": apart}
+
+
+# Steps ------------------------------------------------------------------------------------------------------------------------
+
+
+class Trained:
+    """A network and the step of a method, from the same start always."""
+
+    def __init__(
+        self, method: str, mode: str, scale: Scale, device: str, precision: Precision, dtype: torch.dtype = torch.float32
+    ):
+        self.method, self.scale, self.device, self.precision, self.dtype = method, scale, device, precision, dtype
+        self.model = resnet(scale.depth, generator(0, "start"), scale.width).to(device, dtype)
+        optimizer = METHODS[method].optimizer(self.model, RATES.get(method, RATE), CONSTANTS)
+        self.step = step_of(method, mode, optimizer, precision.model(self.model))
+
+    def batch(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
+        side = self.scale.side
+        x = _normal(torch.Size((count, 3, side, side)), seed).to(self.device, self.dtype)
+        return self.precision.batch(x), (torch.arange(count) % 10).to(self.device)
+
+    def walk(self) -> tuple[Tensor, Tensor]:
+        """Losses, and how far the parameters went; every sixth batch is a third of the others, as at an epoch's end."""
+        start, losses = self.at(), []
+        with self.precision.active():
+            for t in range(max(STEPS, (WARM_UP + 2) * period(self.method))):
+                x, y = self.batch(t, max(4, self.scale.batch // 3) if t % 6 == 5 else self.scale.batch)
+                losses.append(self.step(x, y).detach().double().clone())  # a captured step overwrites its loss
+        return torch.stack(losses).cpu(), self.at() - start
+
+    def at(self) -> Tensor:
+        return torch.cat([p.detach().double().flatten() for p in self.model.parameters()]).cpu()
+
+
+def eager(method: str, scale: Scale, device: str) -> dict:
+    losses, _ = Trained(method, "eager", small(scale), device, ON_THE_GPU).walk()
+    if not losses.isfinite().all():
+        raise ArithmeticError(f"losses {losses.tolist()}")
+    return {"first": float(losses[0]), "last": float(losses[-1])}
+
+
+def captured(method: str, scale: Scale, device: str) -> dict:
+    if device == "cpu":
+        raise NotHere
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that a capture failed
+        for name, dtype, precision in (("float64", torch.float64, Precision()), ("TF32", torch.float32, ON_THE_GPU)):
+            walks = [Trained(method, mode, small(scale), device, precision, dtype).walk() for mode in ("eager", "captured")]
+            (losses, way), (its_losses, its_way) = walks
+            found[f"{name} losses"] = float(((its_losses - losses) / losses).abs().max())
+            if dtype == torch.float64:  # in the other, rounding may have taken another way
+                found[f"{name} parameters"] = float((its_way - way).norm() / way.norm())
+            if not max(value for key, value in found.items() if key.startswith(name)) <= SAME[name]:
+                raise ArithmeticError(f"captured and eager steps differ: {found}")
+    return found
+
+
+def small(scale: Scale) -> Scale:
+    return replace(scale, depth=8, batch=min(scale.batch, 64))
+
+
+# Times ------------------------------------------------------------------------------------------------------------------------
+
+
+def times(scale: Scale, device: str) -> dict:
+    if device == "cpu":
+        raise NotHere
+    found = {}
+    for method in ("SGD", "AdaHessian"):
+        for precision in (replace(ON_THE_GPU, channels_last=False), ON_THE_GPU):
+            (seconds,) = turns([Trained(method, "captured", scale, device, precision)], [1], scale, precision)
+            found[f"{method}, TF32{', channels last' * precision.channels_last}"] = 1e3 * seconds
+    return found
+
+
+def streams(scale: Scale, device: str) -> dict:
+    """Images a second of all networks together."""
+    if device == "cpu":
+        raise NotHere
+    trained = [Trained("AdaHessian", "captured", scale, device, ON_THE_GPU) for _ in range(max(SIZES))]
+    taken = turns(trained, SIZES, scale, ON_THE_GPU)
+    return {str(count): count * scale.batch / seconds for count, seconds in zip(SIZES, taken, strict=True)}
+
+
+def turns(trained: list[Trained], counts: Sequence[int], scale: Scale, precision: Precision) -> list[float]:
+    """Seconds in which each of the first so many networks, on a stream of its own, takes a captured step: means over rounds."""
+    lanes = [torch.cuda.Stream() for _ in trained]
+    batches = [one.batch(0, scale.batch) for one in trained]
+    torch.cuda.synchronize()
+
+    def go(count: int, rounds: int) -> float:
+        start = time.perf_counter()
+        for _ in range(rounds):
+            for one, lane, batch in list(zip(trained, lanes, batches, strict=True))[:count]:
+                with torch.cuda.stream(lane):
+                    one.step(*batch)
+        torch.cuda.synchronize()
+        return (time.perf_counter() - start) / rounds
+
+    with precision.active():
+        go(len(trained), WARM_UP + 2)
+        return [go(count, scale.rounds) for count in counts]
+
+
+def profile(scale: Scale, device: str) -> dict:
+    """Kernels of an eager step, copies and fills among them: how many, and of AdaHessian the 25 that take longest."""
+    if device == "cpu":
+        raise NotHere
+    found = {}
+    for method in ("SGD", "AdaHessian"):
+        one = Trained(method, "eager", scale, device, ON_THE_GPU)
+        batch = one.batch(0, scale.batch)
+        with ON_THE_GPU.active():
+            for _ in range(2):
+                one.step(*batch)
+            torch.cuda.synchronize()
+            activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+            with torch.profiler.profile(activities=activities) as seen:
+                one.step(*batch)
+                torch.cuda.synchronize()
+        kernels = [event for event in seen.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        kernels = [event for event in kernels if not event.name.startswith("Optimizer.")]  # spans, no kernels
+        if not kernels:
+            raise RuntimeError("the profiler saw no kernels")
+        found[f"launches {method}"] = len(kernels)
+    calls, spent = Counter(), Counter()
+    for event in kernels:
+        calls[event.name] += 1
+        spent[event.name] += event.time_range.elapsed_us() / 1e3
+    return found | {
+        "kernels": [{"name": name[:200], "calls": calls[name], "milliseconds": ms} for name, ms in spent.most_common(25)]
+    }
+
+
+# All of it --------------------------------------------------------------------------------------------------------------------
+
+
+def parts(scale: Scale, device: str) -> dict[str, Callable[[], dict]]:
+    """By name, in the order in which they matter."""
+    derived = {
+        "fused batch norm": lambda: fused_batch_norm(device),
+        "batch norm": lambda: batch_norm(device),
+        "convolution": lambda: convolution(device),
+        "network": lambda: network(device),
+        "eager SGD": lambda: eager("SGD", scale, device),
+        "eager AdaHessian": lambda: eager("AdaHessian", scale, device),
+    }
+    measured = {
+        "times": lambda: times(scale, device),
+        "streams": lambda: streams(scale, device),
+        "profile": lambda: profile(scale, device),
+    }
+    captures = {f"captured {name}": partial(captured, name, scale, device) for name in METHODS}
+    first = {name: captures.pop(name) for name in (f"captured {method}" for method in FIRST)}
+    return derived | first | measured | captures
+
+
+def run(names: list[str], scale: Scale, device: str) -> None:
+    """Run these parts. A line of JSON says what there is, one that a part begins, and one what it found.
+
+    Ends with an error where the device no longer answers.
+    """
+    triton = importlib.util.find_spec("triton") and importlib.import_module("triton").__version__
+    facts = {"torch": torch.__version__, "triton": triton, "python": sys.version.split()[0]}
+    facts["device"] = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    print(json.dumps({"facts": facts}), flush=True)
+    for name in names:
+        print(json.dumps({"begun": name}), flush=True)
+        begun, said = time.perf_counter(), {"part": name, "ok": True, "why": "", "numbers": {}}
+        try:
+            said["numbers"] = parts(scale, device)[name]()
+        except NotHere:
+            said |= {"ok": None, "why": "needs a GPU"}
+        except Exception as error:  # whatever it is, it is this part's
+            said |= {"ok": False, "why": f"{type(error).__name__}: {error}"[:500]}
+        if name == "fused batch norm":
+            BatchNorm2d.fused = said["ok"] is True
+        print(json.dumps(said | {"seconds": time.perf_counter() - begun}), flush=True)
+        if said["ok"] is False and device == "cuda":
+            torch.cuda.synchronize()  # raises where the error has spoilt this process
+
+
+def supervised(command: list[str], names: list[str], deadline: float) -> Iterator[dict]:
+    """The lines of `run` for these parts, in one process after another that `command` starts, with --part NAME for each part.
+
+    A part that ends its process or takes too long has failed, and so has one that is not reached before the deadline. A process
+    that does not come to its first part is the last.
+    """
+    left = list(names)
+    while left and time.monotonic() < deadline:
+        began = len(left)
+        with tempfile.TemporaryFile() as said:
+            child = subprocess.Popen([*command, *(word for name in left for word in ("--part", name))], stdout=said)
+            part, at, until = None, 0, time.monotonic() + FIRST_PART
+            try:
+                while True:
+                    ended = child.poll() is not None
+                    fresh = os.pread(said.fileno(), 1 << 24, at)
+                    fresh = fresh[: fresh.rfind(b"\n") + 1]
+                    at += len(fresh)
+                    for line in map(json.loads, fresh.splitlines()):
+                        if "begun" in line:
+                            part, until = line["begun"], max(until, time.monotonic() + A_PART)
+                        elif "part" in line:
+                            left.remove(line["part"])
+                            part, until = None, time.monotonic() + A_PART
+                            yield line
+                        else:
+                            yield line
+                    if ended or time.monotonic() > min(until, deadline):
+                        break
+                    time.sleep(TICK)
+            finally:
+                child.kill()
+                child.wait()
+        if part is not None:
+            left.remove(part)
+            why = f"its process ended with status {child.returncode}" if ended else "it took too long"
+            yield {"part": part, "ok": False, "why": why, "numbers": {}, "seconds": None}
+        if len(left) == began:
+            break
+    for name in left:
+        yield {"part": name, "ok": False, "why": "it was not reached", "numbers": {}, "seconds": None}
+
+
+def verdict(said: list[dict], seconds: float, finished: bool) -> dict:
+    """What follows from the lines so far."""
+    facts = next((line["facts"] for line in said if "facts" in line), {})
+    found = {line["part"]: line for line in said if "part" in line}
+    right = {name for name, line in found.items() if line["ok"]}
+    numbers = {name: line["numbers"] for name, line in found.items()}
+    together, took, profiled = (numbers.get(name) or {} for name in ("streams", "times", "profile"))
+    best = max(together.values(), default=0)
+    layouts = {name.partition(", ")[2]: value for name, value in took.items() if name.startswith("AdaHessian")}
+    chosen = min(layouts, key=layouts.get, default=None)
+    norm = {"fused batch norm", "batch norm"} & right
+    return facts | {
+        "finished": finished,
+        "ok": bool(norm) and {"convolution", "network", "eager SGD", "eager AdaHessian"} <= right,
+        "seconds": seconds,
+        "captured": [name for name in METHODS if f"captured {name}" in right],
+        "eager": [name for name in METHODS if f"captured {name}" not in right],
+        "fused": "fused batch norm" in right,
+        "precision": chosen,
+        "streams": together,
+        "best_streams": next((int(count) for count, value in together.items() if value * GAIN >= best), 1),
+        "milliseconds": {method: took[f"{method}, {chosen}"] for method in ("SGD", "AdaHessian")} if took else {},
+        "launches": {name.removeprefix("launches "): n for name, n in profiled.items() if name.startswith("launches ")},
+        "kernels": profiled.get("kernels", []),
+        "parts": list(found.values()),
+    }
+
+
+def main(words: list[str] | None = None) -> int:
+    options = argparse.ArgumentParser(prog="selftest", description=__doc__.splitlines()[0])
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    options.add_argument("--out", type=Path, help="the file of the verdict")
+    options.add_argument("--seconds", type=float, default=60, help="after which parts that are not done have failed")
+    options.add_argument("--scale", choices=SCALES, default="paper", help="smoke: small networks")
+    options.add_argument("--part", action="append", help="run this part, and as many more, in this process")
+    given = options.parse_args(words)
+    scale = SCALES[given.scale]
+    if given.part:
+        end_with(os.getppid())
+        run(given.part, scale, given.device)
+        return 0
+    if not given.out:
+        options.error("--out FILE.json is missing")
+    start, said = time.monotonic(), []
+    names = list(parts(scale, given.device))
+    command = [sys.executable, "-m", MODULE, "--device", given.device, "--scale", given.scale]
+
+    def write(finished: bool) -> dict:
+        found = verdict(said, time.monotonic() - start, finished)
+        fresh = given.out.with_name(f".{given.out.name}")
+        fresh.write_text(json.dumps(found, indent=1))
+        fresh.replace(given.out)
+        return found
+
+    for line in supervised(command, names, start + given.seconds):
+        said.append(line)
+        write(False)
+        if "part" in line:
+            print(f"{line['part']}: {WORDS[line['ok']]} {line['why']}".rstrip(), flush=True)
+    return 0 if write(True)["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
