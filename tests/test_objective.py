@@ -164,8 +164,10 @@ def test_what_one_pass_uses_up_is_refused(function, expected, data):
 @every_function
 @pytest.mark.parametrize("make", [Generating, lambda batches: DataLoader(Stream(batches), batch_size=None)], ids=["", "loader"])
 def test_what_is_used_up_unseen_is_found_out(function, expected, make):
-    with pytest.raises(RuntimeError, match="^data had 8 examples in the first pass and 0 in this one: is it used up"):
-        function(mean_square, [W], make(PAIRS))
+    module = perceptron()
+    for of in ((mean_square, [W]), (of_module(module, functional.mse_loss), module.parameters())):
+        with pytest.raises(RuntimeError, match="^data had 8 examples in the first pass and 0 in this one: is it used up"):
+            function(*of, make(PAIRS))
     data = make(PAIRS)
     assert len(list(data)) == 2  # the user's own pass
     with pytest.raises(ValueError, match="^data holds no examples; what one pass uses up is empty in the next$"):
@@ -257,6 +259,7 @@ def test_an_autoencoder_with_a_batch_of_two():
         ((X.numpy(), Y), TypeError, "inputs need tensors with the examples in front, got ndarray of no tensor"),
         ((torch.tensor(1.0), Y), TypeError, "inputs need tensors with the examples in front, got Tensor of no tensor"),
         ([], ValueError, "data holds no examples"),
+        (TensorDataset(X, Y), TypeError, r"data is a set of single examples \(TensorDataset\): hand over DataLoader"),
         (7, TypeError, r"data must be a batch \(x, y\) or several, got int"),
     ],
 )
@@ -290,6 +293,11 @@ class Careless(nn.Module):
         return functional.dropout(x, 0.5)
 
 
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x) if self.training else x
+
+
 class Counting(nn.Module):
     """Is no function of its input in training: it changes a buffer."""
 
@@ -309,7 +317,9 @@ RANDOM = {
     "rrelu": nn.RReLU,
     "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3)),
     "encoder": lambda: nn.TransformerEncoderLayer(3, 1, 4, batch_first=True),
-    "gaussian": lambda: nn.Sequential(Counting()),
+    "spectral norm by hooks": lambda: nn.utils.spectral_norm(nn.Linear(3, 3)),
+    "noise": Noise,
+    "counting": Counting,
 }
 
 

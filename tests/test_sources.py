@@ -43,6 +43,7 @@ def test_an_import_is_followed_through_siblings(one):
         ("from secondlook.optim.adabelief import AdaBelief", {"adabelief.py"}, {"__init__.py", "kfac.py"}),
         ("import secondlook.optim.adabelief", {"adabelief.py"}, {"__init__.py", "kfac.py"}),
         ("from secondlook.optim import adabelief", {"adabelief.py"}, {"__init__.py", "kfac.py"}),
+        ("from secondlook.curvature import dense", {"dense.py"}, {"__init__.py", "kronecker.py"}),
         ("from secondlook import optim", {"__init__.py", "adabelief.py", "kfac.py"}, set()),
         ("import secondlook.optim as o", {"__init__.py", "adabelief.py", "kfac.py"}, set()),
         ("from secondlook.optim import *", {"__init__.py", "adabelief.py", "kfac.py"}, set()),

@@ -6,14 +6,15 @@
 x and y are tensors with the examples in front, or tuples, lists and mappings of them, as a tokeniser makes. Two pairs are
 always two batches: one batch of two inputs and two targets is written [((a, b), (c, d))].
 
-Every pass must meet the same examples. An iterator does not, and is refused; a pass of another number of examples than the
-first is an error. A loader that shuffles and drops the last batch, or augments, makes another loss of every pass: nothing here
-can tell.
+A data set of single examples goes into a DataLoader. Every pass must meet the same examples. An iterator does not, and is
+refused; a pass of another number of examples than the first is an error. A loader that shuffles and drops the last batch, or
+augments, makes another loss of every pass: nothing here can tell.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 Nested = object  # a tensor, or tuples, lists and mappings of them
 
@@ -30,6 +31,10 @@ class Batches:
     def __init__(self, data: object):
         if isinstance(data, Iterator):
             raise TypeError(f"data is used up by one pass ({type(data).__name__}): hand over list(data)")
+        if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+            raise TypeError(
+                f"data is a set of single examples ({type(data).__name__}): hand over DataLoader(data, batch_size=...)"
+            )
         if not isinstance(data, Iterable):
             raise TypeError(f"data must be a batch (x, y) or several, got {type(data).__name__}")
         one = _is_pair(data) and not all(map(_is_pair, data))

@@ -29,7 +29,7 @@ Blocks = list[list[int]]  # entries of theta, the parameters flattened one after
 def whole(params: Sequence[Tensor]) -> Blocks:
     """One block of everything.
 
-    >>> whole([torch.ones(1, 2), torch.ones(1)])
+    >>> blocks.whole([torch.ones(1, 2), torch.ones(1)])
     [[0, 1, 2]]
     """
     return [list(range(sum(p.numel() for p in params)))]
@@ -38,9 +38,9 @@ def whole(params: Sequence[Tensor]) -> Blocks:
 def tensors(params: Sequence[Tensor]) -> Blocks:
     """A block for each tensor.
 
-    >>> tensors([torch.ones(1, 2), torch.ones(1)])
+    >>> blocks.tensors([torch.ones(1, 2), torch.ones(1)])
     [[0, 1], [2]]
-    >>> optimizer = Newton([torch.ones(2, requires_grad=True)], blocks=tensors)
+    >>> optimizer = Newton([torch.ones(2, requires_grad=True)], blocks=blocks.tensors)
     """
     return [list(entries) for entries in _entries(params)]
 
@@ -48,7 +48,7 @@ def tensors(params: Sequence[Tensor]) -> Blocks:
 def neurons(params: Sequence[Tensor], bias: bool = True) -> Blocks:
     """Blocks of neurons; the bias of a weight is the vector, as long as the weight has rows, that directly follows it.
 
-    >>> neurons([torch.ones(2, 2), torch.ones(2)])
+    >>> blocks.neurons([torch.ones(2, 2), torch.ones(2)])
     [[0, 1, 4], [2, 3, 5]]
     """
     blocks: Blocks = []
@@ -82,7 +82,7 @@ class BlockHessian:
     products    how many Hessian-vector products were made
 
     >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
-    >>> H = BlockHessian(torch.autograd.grad((w**3).sum(), [w], create_graph=True), [w], blocks=[[0], [1]])
+    >>> H = blocks.BlockHessian(torch.autograd.grad((w**3).sum(), [w], create_graph=True), [w], blocks=[[0], [1]])
     >>> H @ torch.ones(2)
     tensor([ 6., 12.])
     """

@@ -48,7 +48,7 @@ def hessian(
     Rows of a tensor are taken by that tensor and those after it; the rest is known by symmetry. Of a network whose tensors
     come in the order of its layers, the later ones then never go back to the first: about half the work.
 
-    >>> hessian(lambda theta: theta[0] ** 2 * theta[1] ** 3, [torch.tensor(1.0), torch.tensor(2.0)])
+    >>> dense.hessian(lambda theta: theta[0] ** 2 * theta[1] ** 3, [torch.tensor(1.0), torch.tensor(2.0)])
     tensor([[16., 24.],
             [24., 12.]])
     """
@@ -88,7 +88,7 @@ def matrix(operator: Operator) -> Tensor:
     Of a loss over batches matrix(Objective(loss_fn, params, data, chunk_size=128)) takes 128 rows in a pass.
 
     >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
-    >>> matrix(hessian_of((w**3).sum(), [w]))
+    >>> dense.matrix(hessian_of((w**3).sum(), [w]))
     tensor([[ 6.,  0.],
             [ 0., 12.]])
     """
@@ -114,7 +114,8 @@ def gauss_newton(
     x: (N, ...), y: (N, ...).
 
     >>> x, y = torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1)
-    >>> gauss_newton(lambda theta, x: x @ theta[0], torch.nn.functional.mse_loss, [torch.ones(1, 1)], x, y)  # mean of 2 x^2
+    >>> line, square = (lambda theta, x: x @ theta[0]), torch.nn.functional.mse_loss
+    >>> dense.gauss_newton(line, square, [torch.ones(1, 1)], x, y)  # the mean of 2 x^2
     tensor([[5.]])
     """
 
@@ -137,7 +138,7 @@ def fisher(
 
     Labels are drawn from the model with `generator`, on the generator's device. x: (N, ...).
 
-    >>> fisher(lambda theta, x: x * theta[0], [torch.zeros(2)], torch.ones(1, 1))  # diag(p) - p p^T
+    >>> dense.fisher(lambda theta, x: x * theta[0], [torch.zeros(2)], torch.ones(1, 1))  # diag(p) - p p^T
     tensor([[ 0.2500, -0.2500],
             [-0.2500,  0.2500]])
     """
@@ -161,7 +162,7 @@ def fisher(
 def jacobians(model: Model, params: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """J (N, C, n), the outputs' derivatives example by example, and the outputs (N, C).
 
-    >>> jacobians(lambda theta, x: x @ theta[0], [torch.ones(1, 1)], torch.tensor([[3.0]]))
+    >>> dense.jacobians(lambda theta, x: x @ theta[0], [torch.ones(1, 1)], torch.tensor([[3.0]]))
     (tensor([[[3.]]]), tensor([[3.]]))
     """
     theta = [p.detach() for p in params]

@@ -7,7 +7,8 @@ over batches b of N_b examples, N in all (see `batches`). Products with its Hess
     H v = sum_b w_b H_b v
 
 Every example must count for itself. A loss that mixes the examples of a batch, as batch normalisation does in training, is not
-such a sum, and one with dropout is another function at every call: `of_module` refuses both.
+such a sum, and one with dropout is another function at every call: `of_module` refuses both, and a function of your own is
+taken at its word.
 
 Cost of k products: one gradient for every `chunk_size` of them, and the k products, in either mode:
 
