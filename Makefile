@@ -1,5 +1,8 @@
 # make              environment, every experiment, figures, paper; then where the paper is, and the verdicts
 # make test         the same environment, then all tests
+# make check        what a change should pass every few minutes: lint, format, boundaries, the library against exact references
+# make test-processors  the numerical tests under three instruction sets: what passes here passes on another processor
+# make benchmark    what the study and its tests take on this machine: results/benchmarks/project.csv
 # make reproduce    everything twice from the last commit, in clean folders: are tables, verdicts and figures the same to the byte,
 #                   and README.md what the build makes it?
 # make test-slurm   the workflow on a real Slurm of one node, which it starts and stops
@@ -11,7 +14,7 @@ CORES ?= 8
 SCALE ?= paper
 BIN = .venv/bin
 
-.PHONY: all test reproduce test-slurm test-frameworks docs clean
+.PHONY: all test check test-processors benchmark reproduce test-slurm test-frameworks docs clean
 
 all: .venv/installed
 	@$(BIN)/python workflow/unlock.py
@@ -23,6 +26,25 @@ all: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
+
+EXACT = boundaries statistics claims parameters products dense curvature spectrum adahessian newton rules
+check: .venv/installed
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/snakefmt --quiet --check Snakefile workflow
+	$(BIN)/python -m pytest -q -n 2 $(EXACT:%=tests/test_%.py)
+
+# Of the tests whose numbers come from the processor's own instructions, that is all but those of workflow, commands and files.
+MACHINERY = study workflow cluster faults paper repository boundaries cli compare images records sources
+NUMERICAL = $(filter-out $(MACHINERY:%=tests/test_%.py),$(wildcard tests/test_*.py))
+test-processors: .venv/installed
+	@for set in "ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE" \
+			"ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2" "ONEDNN_MAX_CPU_ISA=AVX512_CORE"; do \
+		echo "$$set"; env $$set $(BIN)/python -m pytest -q -n 2 $(NUMERICAL) || exit 1; \
+	done
+
+benchmark: .venv/installed
+	$(BIN)/python tests/benchmark.py
 
 # The package of each clone comes before the installed one. Recorded stages are measured at scale smoke, and left out there.
 reproduce: .venv/installed

@@ -23,3 +23,11 @@ rule all:
         [FIGURES[name] for name in FIGURES],
         [tables(experiment) for experiment in EXPERIMENTS.values()],  # named, so that one that was removed is made again
         RECORDED_FILES,
+
+
+onsuccess:
+    end_timers()
+
+
+onerror:
+    end_timers()

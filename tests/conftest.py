@@ -16,6 +16,7 @@ settings.load_profile("study")
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "tests" / "demo"
+HANG = 3600  # seconds after which a command is taken to hang, on a machine however slow and busy
 IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
@@ -58,7 +59,7 @@ class Project:
         return {"args": [sys.executable, "-m", *words], "cwd": self.folder, "env": environment, "text": True}
 
     def call(self, *words: str, check: bool = True, **options) -> subprocess.CompletedProcess:
-        done = subprocess.run(**self.command(*words), capture_output=True, **{"timeout": 300, **options})
+        done = subprocess.run(**self.command(*words), capture_output=True, timeout=HANG, **options)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -88,6 +89,21 @@ def project(tmp_path) -> Project:
     return demo(tmp_path)
 
 
+# Files that take longest, longest first. `--dist loadfile` gives a file to one worker, so that what its tests share is made
+# once; a worker that began one of these at the end would end alone.
+LONG = [
+    "study",
+    "workflow",
+    "faults",
+    "distributed",
+    "kfac_parallel",
+    "cluster",
+    "hessian_diagonal",
+    "click_model",
+    "language_model",
+]
+
+
 def pytest_collection_modifyitems(items):
-    """Groups first: they are long, and a worker that begins one at the end ends alone."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    order = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))

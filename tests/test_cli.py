@@ -11,6 +11,7 @@ from conftest import ROOT
 from secondlook.cli import BENEATH, EXTRAS, PLAINLY, parser
 from secondlook.errors import Mistake
 from secondlook.study.experiment import Experiment, experiments
+from secondlook.study.progress import watch
 
 VERBS = ["list", "run", "summarise", "figure", "claims", "report", "readme", "record", "import", "compare", "data", "doctor"]
 
@@ -177,7 +178,8 @@ def test_a_character_that_the_terminal_lacks_has_a_like_one(encoding, shown):
     assert "8.2×10⁻⁵ -> −∞, a θ b".encode(encoding, PLAINLY).decode(encoding) == shown
 
 
-def test_a_log_gets_a_line_now_and_then(project):
-    project.replace("experiments/demo/config.yaml", "pause: 0.0", "pause: 3")
-    done = project.secondlook("run", "demo", "--case", "slow")
-    assert "demo/slow: 2 of 3" in done.stderr
+def test_a_log_gets_a_line_now_and_then(capsys):
+    """The clock is read before the first item, after each, and after a line; here three seconds pass between two readings."""
+    readings = iter(range(0, 1000, 3))
+    assert list(watch(range(5), "demo/slow", lambda: next(readings))) == list(range(5))
+    assert capsys.readouterr().err == "demo/slow: 2 of 5\ndemo/slow: 4 of 5\n"

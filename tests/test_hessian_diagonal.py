@@ -17,8 +17,6 @@ from secondlook.reporting import style
 from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
 
-pytestmark = pytest.mark.xdist_group("hessian_diagonal")  # one worker: what they share takes long to make
-
 EXPERIMENT = Experiment(Path(__file__).parents[1], "hessian_diagonal")
 experiment, methods, networks, training = (EXPERIMENT.part(n) for n in ("experiment", "methods", "networks", "training"))
 

@@ -19,8 +19,6 @@ from secondlook.curvature.kronecker import factor_sizes, input_factor, kronecker
 from secondlook.optim.kfac import KFAC
 from secondlook.optim.placement import Exchange, Placement, owners
 
-pytestmark = pytest.mark.xdist_group("kfac_parallel")  # one worker: what they share takes long to make
-
 torch.set_num_threads(1)
 DOUBLE = torch.float64
 OPTIONS = {"lr": 0.05, "factors_every": 2, "inverses_every": 3, "kl_clip": 0.01, "weight_decay": 0.01}

@@ -23,8 +23,6 @@ from secondlook.study.place import Place
 from secondlook.study.text import fill, key
 from secondlook.training import generator
 
-pytestmark = pytest.mark.xdist_group("language_model")  # one worker: the runs are shared
-
 LANGUAGE = Experiment(ROOT, "language_model")
 SHAPE = {"vocabulary": 7, "width": 8, "blocks": 2, "heads": 2, "length": 5}
 

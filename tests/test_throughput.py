@@ -19,8 +19,6 @@ from secondlook.study.experiment import Experiment, run
 from secondlook.study.parameters import build
 from secondlook.study.place import Place
 
-pytestmark = pytest.mark.xdist_group("throughput")  # one worker: what they share takes long to make
-
 THROUGHPUT = Experiment(ROOT, "throughput")
 KINDS = {"equality": experiment.Equality, "floor": experiment.Floor, "epochs": experiment.Epochs}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import HANG
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
@@ -103,31 +104,40 @@ def stopped(run: Run, folder: Path, steps: int = 1) -> None:
 # The rest of a run is in its checkpoint.
 
 
-RULES: dict[str, Callable] = {
-    "adaptive": lambda run: AdaptiveRate(run.optimizer, run.schedule, c=0.5),
-    "careful": lambda run: CarefulRate(run.optimizer, run.schedule, rise=0.0),
-    "roll-back": lambda run: CarefulRate(run.optimizer, run.schedule, rise=0.0, model=run.model),
-    "EVE": lambda run: EVE(run.model.parameters()),
-}
+def descent(model: nn.Module) -> torch.optim.Optimizer:
+    """Steps so short that the loss falls along each of them, and along eight times as much."""
+    return torch.optim.SGD(model.parameters(), 1e-3)
 
 
-def far_too_fast(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(model.parameters(), 3.0)
+def ascent(model: nn.Module) -> torch.optim.Optimizer:
+    """Uphill: the loss of every epoch is above that of the one before."""
+    return torch.optim.SGD(model.parameters(), 0.5, maximize=True)
 
 
-def ruled(rule: str) -> Run:
-    """A run whose loss goes up and down, so that every rule has something to do."""
-    run = make(far_too_fast, schedule=None, held_out=(X_TEST, Y_TEST))
-    run.rules.append(RULES[rule](run))
+# Each rule, a run in which it has to act whatever the last bits are, and whether it did at the end of every epoch that it may.
+RULES: dict[str, tuple[Callable, Callable, Callable]] = {
+    "adaptive": (lambda run: AdaptiveRate(run.optimizer, c=0.5), descent, lambda rule: rule.optimizer.param_groups[0]["lr"] > 1.3e-3),
+    "careful": (lambda run: CarefulRate(run.optimizer), ascent, lambda rule: rule.cuts == 2),
+    "roll-back": (lambda run: CarefulRate(run.optimizer, model=run.model), ascent, lambda rule: rule.cuts == 2),
+    "EVE": (lambda run: EVE(run.model.parameters()), descent, lambda rule: rule.chosen == [8.0] * 3),
+}  # fmt: skip
+
+
+def ruled(name: str) -> Run:
+    rule, optimizer, _ = RULES[name]
+    run = make(optimizer, schedule=None, held_out=(X, Y))
+    run.rules.append(rule(run))
     return run
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_rules_act_between_epochs_and_a_run_with_them_resumes(rule, tmp_path):
+@pytest.mark.parametrize("name", RULES)
+def test_rules_act_between_epochs_and_a_run_with_them_resumes(name, tmp_path):
+    _, optimizer, acted = RULES[name]
     for _ in range(EPOCHS * 4 - 1):
-        stopped(ruled(rule), tmp_path)
-    resumed = finished(ruled(rule), Checkpoints(tmp_path))
-    assert same(resumed, finished(ruled(rule))) and not same(resumed, finished(make(far_too_fast, schedule=None)))
+        stopped(ruled(name), tmp_path)
+    resumed = finished(ruled(name), Checkpoints(tmp_path))
+    assert same(resumed, finished(ruled(name))) and acted(resumed.rules[0])
+    assert not same(resumed, finished(make(optimizer, schedule=None)))
 
 
 @each
@@ -144,7 +154,7 @@ def killed(tmp_path_factory) -> Path:
     """A folder for each of KILLED, left behind by a process that died in the middle of its seventh step."""
     folder = tmp_path_factory.mktemp("killed")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, __file__, str(folder)], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, __file__, str(folder)], env=environment, check=True, timeout=HANG)
     return folder
 
 

@@ -20,8 +20,6 @@ from secondlook.study.text import fill, key
 from secondlook.training import generator
 from secondlook.training.rules import EVE, AdaptiveRate, CarefulRate, Walk
 
-pytestmark = pytest.mark.xdist_group("vertex_finding")  # one worker: what they share takes long to make
-
 VERTEX = Experiment(ROOT, "vertex_finding")
 KINDS = {"rates": experiment.Rates, "rules": experiment.Rules, "paths": experiment.Paths, "steady": experiment.Steady}
 

@@ -59,8 +59,8 @@ def losses(rows):
 """
 CASES = ("rows", "training", "pixels")
 WORKFLOW = ("Snakefile", "workflow", "profiles", "report")
-SECONDS = 120  # that a command may take
-PATIENCE = 10  # seconds in which a process has to end whose parent was killed
+SECONDS = 3600  # after which a command is taken to hang, on a machine however slow and busy
+PATIENCE = 600  # seconds after which a process is taken to stay whose parent was killed
 
 
 ENVIRONMENT = {
@@ -171,7 +171,7 @@ class Project:
             return True
 
     def ends(self, case: str) -> bool:
-        """Whether nobody computes the case any more, after a few seconds at most."""
+        """Whether nobody computes the case any more, or soon nobody will."""
         deadline = time.monotonic() + PATIENCE
         while self.running(case):
             if time.monotonic() > deadline:

@@ -105,25 +105,26 @@ def record(options) -> None:
 
 
 def import_(options) -> None:
-    """Take a recorded result as the result of a stage, having checked that it belongs to today's settings."""
+    """Take recorded results as the results of stages, having checked that they belong to today's settings."""
     from secondlook.study import records, tables
     from secondlook.study.experiment import Experiment
 
     experiment = Experiment(ROOT, options.experiment)
-    setting = experiment.setting(options.case)
-    path = Results(ROOT).recorded(setting.name)
-    if not path.exists():
-        here = f"'python -m secondlook run {experiment.name} --case {setting.case}'"
-        raise Mistake(f"{path} is missing: record it, or compute it here with {here}")
-    table, made = records.read_result(path)
-    records.check_recorded(path, made, setting)
-    stale = records.changed_sources(experiment, made)
-    if stale:
-        print(f"warning: {path} was recorded with other code: {', '.join(stale)}", file=sys.stderr)
-    out = options.out or Results(ROOT).raw(setting.name)
-    tables.write_table(out, table, {**made, "recorded": True, "stale_sources": stale})
-    machine = made["processor"] if made["device"] == "cpu" else made["device"]
-    say(f"{out}: {len(table)} rows of {setting.name}, recorded on {machine}")
+    results = Results(ROOT)
+    for setting in [experiment.setting(case) for case in options.case]:
+        path = results.recorded(setting.name)
+        if not path.exists():
+            here = f"'python -m secondlook run {experiment.name} --case {setting.case}'"
+            raise Mistake(f"{path} is missing: record it, or compute it here with {here}")
+        table, made = records.read_result(path)
+        records.check_recorded(path, made, setting)
+        stale = records.changed_sources(experiment, made)
+        if stale:
+            print(f"warning: {path} was recorded with other code: {', '.join(stale)}", file=sys.stderr)
+        out = results.raw(setting.name)
+        tables.write_table(out, table, {**made, "recorded": True, "stale_sources": stale})
+        machine = made["processor"] if made["device"] == "cpu" else made["device"]
+        say(f"{out}: {len(table)} rows of {setting.name}, recorded on {machine}")
 
 
 def summarise(options) -> None:
@@ -293,8 +294,7 @@ def parser() -> argparse.ArgumentParser:
 
     made = verb("import", import_, "run")
     experiment(made)
-    made.add_argument("--case", required=True, help="the recorded case")
-    made.add_argument("--out", type=Path, metavar="FILE.csv", help="where the rows go")
+    made.add_argument("--case", action="append", required=True, help="a recorded case, and as many more as wanted")
 
     made = verb("compare", compare, "run")
     made.add_argument("folder", nargs=2, type=Path, metavar="FOLDER", help="results/ or results/smoke/ of a project")

@@ -48,25 +48,28 @@ rule run_stage:
         "--device {DEVICE} --data-root {DATA} --out {output.table} > {log} 2>&1"
 
 
-# Recorded results are inputs, never outputs that happen to be there: what is missing or stale stops the workflow.
-rule import_recorded:
-    input:
-        table=RESULTS.recorded("{stage}"),
-        record=beside(RESULTS.recorded("{stage}")),
-        code=lambda w: code(EXPERIMENTS[STAGES[w.stage].experiment].sources("experiment")),
-    output:
-        table=RESULTS.raw("{stage}"),
-        record=beside(RESULTS.raw("{stage}")),
-    log:
-        RESULTS.log("import/{stage}"),
-    wildcard_constraints:
-        stage=one_of(RECORDED),
-    params:
-        settings=lambda w: STAGES[w.stage].digest,
-        experiment=lambda w: STAGES[w.stage].experiment,
-        case=lambda w: STAGES[w.stage].case,
-    shell:
-        "{PYTHON} -m secondlook import {params.experiment} --case {params.case} --out {output.table} > {log} 2>&1"
+# Recorded results are inputs, never outputs that happen to be there: what is missing or stale stops the workflow. All of an
+# experiment's are one job, for reading one takes less than starting Python.
+for experiment in EXPERIMENTS.values():
+    if stages := [stage for stage in RECORDED if STAGES[stage].experiment == experiment.name]:
+
+        rule:
+            name:
+                f"import_{experiment.name}"
+            input:
+                [file for stage in stages for file in with_record(RESULTS.recorded(stage))],
+                code(experiment.sources("experiment")),
+            output:
+                [file for stage in stages for file in with_record(RESULTS.raw(stage))],
+            log:
+                RESULTS.log(f"import/{experiment.name}"),
+            localrule: True
+            params:
+                settings=[STAGES[stage].digest for stage in stages],
+                experiment=experiment.name,
+                cases=[f"--case {STAGES[stage].case}" for stage in stages],
+            shell:
+                "{PYTHON} -m secondlook import {params.experiment} {params.cases} > {log} 2>&1"
 
 
 rule summarise:

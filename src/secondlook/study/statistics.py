@@ -13,7 +13,7 @@ import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # whose parts are loaded where they are used: most processes need no more than one quantile of t
 
 from secondlook.errors import Mistake
 
@@ -63,7 +63,7 @@ def _sample(values, least: int) -> np.ndarray:
 def mean(values, level: float = LEVEL) -> Estimate:
     """Mean of independent values with its t interval. Equal values give an interval of no width."""
     x = _sample(values, 2)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    half = scipy.special.stdtrit(len(x) - 1, (1 + level) / 2) * x.std(ddof=1) / np.sqrt(len(x))
     return Estimate(x.mean(), x.mean() - half, x.mean() + half, len(x))
 
 
@@ -74,7 +74,7 @@ def median(values, level: float = LEVEL) -> Estimate:
     n = len(x)
     if n == 0:
         raise Mistake("a median needs at least one value")
-    k = int(stats.binom.ppf((1 - level) / 2, n, 0.5))  # ranks k and n + 1 - k, counted from 1
+    k = int(scipy.stats.binom.ppf((1 - level) / 2, n, 0.5))  # ranks k and n + 1 - k, counted from 1
     low, high = (x[k - 1], x[n - k]) if k >= 1 else (x[0], x[-1])
     with np.errstate(invalid="ignore"):
         middle = x[n // 2] if n % 2 else (x[n // 2 - 1] + x[n // 2]) / 2
@@ -106,7 +106,7 @@ def paired(a, b, level: float = LEVEL) -> Estimate:
 def welch(a, b, level: float = LEVEL) -> Estimate:
     """Mean of a minus mean of b, unpaired, with Welch's interval and p; n is the smaller of the two."""
     a, b = _sample(a, 2), _sample(b, 2)
-    test = stats.ttest_ind(a, b, equal_var=False)
+    test = scipy.stats.ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(level)
     return Estimate(a.mean() - b.mean(), interval.low, interval.high, min(len(a), len(b)), test.pvalue)
 
@@ -116,7 +116,7 @@ def share(hits, level: float = LEVEL) -> Estimate:
     hits = np.asarray(hits, dtype=bool).ravel()
     if not len(hits):
         raise Mistake("a share needs at least one trial")
-    interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
+    interval = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
     return Estimate(hits.mean(), interval.low, interval.high, len(hits))
 
 
