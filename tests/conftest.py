@@ -77,9 +77,32 @@ class Project:
         return done.stderr.removeprefix("secondlook: ").strip()
 
 
+SLOW_CASE = """  slow:
+    seeds: {first: 0, count: 3}
+    fixed: {pause: 0.0}  # seconds that each seed waits
+"""
+SLOW = """
+
+@dataclass(frozen=True)
+class Slow:
+    steps: PositiveInt
+    pause: NonNegative
+
+
+@case(Slow)
+def slow(p: Slow, seed: int):
+    time.sleep(p.pause)
+    return _descend(p.steps, 0.25, seed)
+"""
+
+
 def demo(folder: Path) -> Project:
-    """A project whose only experiment is the demo; none of its stages is recorded."""
+    """A project whose only experiment is the demo, with a second case that takes time; none of its stages is recorded."""
     project = Project(folder, [DEMO])
+    project.replace("experiments/demo/config.yaml", "smoke:\n", f"{SLOW_CASE}smoke:\n  slow: {{steps: 2}}\n")
+    project.replace("experiments/demo/experiment.py", "from dataclasses", "import time\nfrom dataclasses")
+    project.replace("experiments/demo/experiment.py", "import Fraction,", "import Fraction, NonNegative,")
+    project.write("experiments/demo/experiment.py", (folder / "experiments/demo/experiment.py").read_text() + SLOW)
     project.write("config/config.yaml", 'scale: paper\ndevice: cpu\ndata_root: ""\nrecorded: []\nrecompute: []\n')
     return project
 

@@ -1,6 +1,7 @@
 """The command line as a stranger meets it: help for every verb, progress, and one line for every mistake."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,21 @@ from secondlook.errors import Mistake
 from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.progress import watch
 
-VERBS = ["list", "run", "summarise", "figure", "claims", "report", "readme", "record", "import", "compare", "data", "doctor"]
+VERBS = [
+    "list",
+    "new",
+    "run",
+    "summarise",
+    "figure",
+    "claims",
+    "report",
+    "readme",
+    "record",
+    "import",
+    "compare",
+    "data",
+    "doctor",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -135,6 +150,19 @@ def test_what_is_not_installed_is_named_with_its_extra(project, verb, absent, ex
 def test_an_experiment_that_needs_a_package_that_nobody_declared_says_so(project):
     project.replace("experiments/demo/experiment.py", "import numpy as np", "import numpy as np\nimport no_such_package.part")
     assert project.mistake("run", "demo") == "run needs the package no_such_package, which is not installed"
+
+
+def test_a_new_experiment_runs_as_it_is(project):
+    shutil.copytree(ROOT / "tests" / "demo", project.folder / "tests" / "demo")
+    verbs = [["run", "mine"], ["summarise", "mine"], ["figure", "mine"]]
+    verbs = [["new", "mine"], *([*words, "--scale", "smoke"] for words in verbs)]
+    verbs += [[verb, "demo", "--scale", "smoke"] for verb in ("run", "summarise", "figure")]
+    done = secondlook(project, *verbs, ["claims", "--scale", "smoke"], ["report", "--scale", "smoke"])
+    assert done.returncode == 0, done.stderr
+    assert "X1  reproduced" in done.stdout and "X2  reproduced" in done.stdout
+    assert "experiments/mine/section.md" in done.stdout and "results/smoke/report/report.pdf" in done.stdout
+    assert project.mistake("new", "mine") == "experiments/mine is there already"
+    assert project.mistake("new", "my own").startswith("experiments/my own must have a name of letters")
 
 
 def test_every_extra_of_the_command_line_is_one_of_the_package():

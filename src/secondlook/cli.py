@@ -52,6 +52,15 @@ def list_(_) -> None:
                 say(f"  {case} is unrecorded: it needs device cuda, and there is no result of it yet")
 
 
+def new(options) -> None:
+    """Begin an experiment: a folder with all its parts, which runs as it is."""
+    from secondlook.study.scaffold import scaffold
+
+    for path in scaffold(ROOT, options.name):
+        say(f"{path}")
+    say(f"try it: python -m secondlook run {options.name}; CONTRIBUTING.md lists what to change, and where else it is named")
+
+
 def run(options) -> None:
     """Compute cases of an experiment, or all of them, and write their rows. With --max-minutes, the same command goes on."""
     from secondlook.study.experiment import Experiment
@@ -241,6 +250,9 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--scale", choices=SCALES, default="paper", help="paper: in results/; smoke: in results/smoke/")
 
     verb("list", list_, "study")
+
+    made = verb("new", new, "study")
+    made.add_argument("name", help="of the folder in experiments/: letters, digits and _")
 
     made = verb("run", run, "run")
     experiment(made)

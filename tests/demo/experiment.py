@@ -1,24 +1,17 @@
 """Gradient descent on f(theta) = theta^2 from random starts: small enough for the tests of the machinery."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from secondlook.study.declare import case
-from secondlook.study.parameters import Fraction, NonNegative, PositiveInt
+from secondlook.study.parameters import Fraction, PositiveInt
 
 
 @dataclass(frozen=True)
 class Decay:
     steps: PositiveInt
     lr: Fraction
-
-
-@dataclass(frozen=True)
-class Slow:
-    steps: PositiveInt
-    pause: NonNegative
 
 
 def _descend(steps: int, lr: float, seed: int):
@@ -31,9 +24,3 @@ def _descend(steps: int, lr: float, seed: int):
 @case(Decay)
 def decay(p: Decay, seed: int):
     return _descend(p.steps, p.lr, seed)
-
-
-@case(Slow)
-def slow(p: Slow, seed: int):
-    time.sleep(p.pause)
-    return _descend(p.steps, 0.25, seed)

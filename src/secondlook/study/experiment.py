@@ -86,7 +86,7 @@ class Experiment:
         self.root, self.name = Path(root), name
         self.folder = self.root / "experiments" / name
         if (self.folder / "config.yaml").is_file():
-            _check_name(name, str(self.folder))
+            check_name(name, str(self.folder))
         else:
             known_keys([name], [e.name for e in experiments(root)], str(self.folder.parent), "experiment")
 
@@ -99,7 +99,7 @@ class Experiment:
             config[name] = mapping(config.get(name) or {}, name, where)
         known_keys(config["shared"], ROLES, f"'shared' of {where}")
         for case, given in mapping(config.get("cases"), "cases", where).items():
-            _check_name(case, f"a case in {where}")
+            check_name(case, f"a case in {where}")
             known_keys(mapping(given, case, where), (*ROLES, "seeds", "needs"), f"'{case}' of {where}")
             for name, need in mapping(given.get("needs") or {}, "needs", where).items():
                 known_keys([name], NEEDS, f"'needs' of '{case}' of {where}")
@@ -203,7 +203,7 @@ class Experiment:
         return self.runs[case].place
 
 
-def _check_name(name: str, what: str) -> None:
+def check_name(name: str, what: str) -> None:
     """Refuse what cannot be a name in Python, in a rule of the workflow, and in a path within a command."""
     if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
         raise Mistake(f"{what} must have a name of letters, digits and _ that Python can import, not {name!r}")
@@ -215,7 +215,7 @@ def experiments(root: Path) -> list[Experiment]:
     if not folders:
         raise Mistake(f"there are no experiments in {Path(root).resolve()}: run this from the project's folder")
     for folder in folders:
-        _check_name(folder.name, str(folder))
+        check_name(folder.name, str(folder))
     return [Experiment(root, folder.name) for folder in folders]
 
 
