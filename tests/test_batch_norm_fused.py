@@ -150,6 +150,31 @@ def test_a_step_is_at_most_700_launches(said):
     assert sum(launches.values()) <= 700, launches
 
 
+@pytest.mark.parametrize("inner, wide", [(1, 16), (1024, 1)], ids=["channels last", "NCHW"])
+@pytest.mark.parametrize("images", ["fp32", "bf16"])
+def test_the_kernels_compile_for_an_h100(inner, wide, images, tmp_path, monkeypatch):
+    """To machine code, which needs no GPU."""
+    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    from triton.backends.compiler import GPUTarget
+
+    from secondlook.problems import batch_norm_fused as fused
+
+    if type(fused._sums).__name__ != "JITFunction":
+        pytest.skip("TRITON_INTERPRET is set")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    shape = {"INNER": inner, "ROWS": 2048 // wide, "CHANNELS": wide}
+    for kernel, constants in {
+        fused._sums: {"TILES": 4} | shape,
+        fused._factors: {"BLOCKS": 512, "CHANNELS": 8},
+        fused._images: shape,
+    }.items():
+        numbers = dict.fromkeys(("rows", "channels", "blocks", "n"), "i32") | dict.fromkeys(constants, "constexpr")
+        arrays = dict.fromkeys(("v", "gy", "x", "by_gy", "by_x"), f"*{images}")
+        types = {name: (arrays | numbers).get(name, "*fp32") for name in kernel.arg_names}
+        source = triton.compiler.ASTSource(kernel, types, constants)
+        assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+
+
 def test_without_a_gpu_the_kernels_are_not_even_imported():
     code = (
         "import sys, torch; from secondlook.problems.batch_norm import BatchNorm2d\n"

@@ -694,6 +694,29 @@ def test_a_capture_that_fails_leaves_stream_and_probes_as_they_were(monkeypatch)
         assert torch.equal(p, q)
 
 
+def test_after_a_capture_that_fails_nothing_is_replayed(monkeypatch):
+    """Not even what was captured before, which would draw from the probes that were given up."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    model, told = network(0), []
+    optimizer = OPTIMISERS["every 2"](model)
+
+    def eager(x, y):
+        told.append(("eager", len(x)))
+        return differentiate(optimizer, model, functional.cross_entropy, x, y)
+
+    def capture(x, y):
+        if optimizer.state_dict()["state"][0]["step"] % 2:
+            raise RuntimeError("only steps with a Hessian can be captured")
+        return Replay(model, told)
+
+    step = replaying(optimizer, eager, capture)
+    with pytest.warns(UserWarning, match="cannot be captured"):
+        for _ in range(12):
+            step(flip(X[:8], None), Y[:8])
+    assert [how[0] for how, _ in told] == list("eeeeeer" + "eeeee")
+
+
 def test_a_mistake_in_a_capture_is_no_failed_capture(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
 

@@ -150,7 +150,7 @@ def fused_batch_norm(device: str) -> dict:
     if device == "cpu":
         raise NotHere
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # that the kernels cannot be had
+        warnings.filterwarnings("error", "batch norm's fused kernels cannot be had")
         from secondlook.problems import batch_norm_fused  # noqa: F401 (that it can be imported is half of the question)
 
         return batch_norm(device)
@@ -232,7 +232,7 @@ def captured(method: str, scale: Scale, device: str) -> dict:
         raise NotHere
     found = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # that a capture failed
+        warnings.filterwarnings("error", ".* cannot be captured")
         for name, dtype, precision in (("float64", torch.float64, Precision()), ("TF32", torch.float32, ON_THE_GPU)):
             walks = [Trained(method, mode, small(scale), device, precision, dtype).walk() for mode in ("eager", "captured")]
             (losses, way), (its_losses, its_way) = walks

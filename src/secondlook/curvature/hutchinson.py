@@ -60,7 +60,7 @@ class Hutchinson:
         D = None
         for z, Hz in H.products(self.probe(H.params, generator) for _ in range(self.probes)):
             if D is None:
-                D = torch._foreach_mul(z, Hz)  # not in place: tensors of Hz may share memory, with one another or with z
+                D = torch._foreach_mul(Hz, z)  # not in place: tensors of Hz may share memory, with one another or with z
             else:
                 torch._foreach_addcmul_(D, z, Hz)
         if self.probes > 1:

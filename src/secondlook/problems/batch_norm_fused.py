@@ -38,7 +38,7 @@ def second_derivative(
     last = x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
     v, gy, x = (images.contiguous(memory_format=layout) for images in (v, gy, x))
-    vectors = [vector.contiguous() for vector in (gamma, mean, r, n_P, n_S, v_gamma, v_beta)]
+    gamma, mean, r, n_P, n_S, v_gamma, v_beta = (t.contiguous() for t in (gamma, mean, r, n_P, n_S, v_gamma, v_beta))
     channels = x.shape[1]
     rows, inner = x.numel() // channels, 1 if last else x.shape[2] * x.shape[3]
     wide = min(triton.next_power_of_2(channels), 64) if last else 1
@@ -49,17 +49,19 @@ def second_derivative(
     factors, by_gamma = mean.new_empty(FACTORS, channels), torch.empty_like(gamma)
     by_gy, by_x = torch.empty_like(gy), torch.empty_like(x)
 
-    _sums[blocks, across](v, gy, x, *vectors[1:3], vectors[4], sums, rows, channels, **shape)
-    _factors[(triton.cdiv(channels, CHANNELS_OF_FACTORS),)](
-        sums, *vectors, factors, by_gamma, blocks, rows, channels, triton.next_power_of_2(blocks), CHANNELS_OF_FACTORS
-    )
+    per_block, wider = triton.cdiv(tiles, blocks), triton.next_power_of_2(blocks)
+    over = (triton.cdiv(channels, CHANNELS_OF_FACTORS),)
+    vectors = (gamma, mean, r, n_P, n_S, v_gamma, v_beta)
+    _sums[blocks, across](v, gy, x, mean, r, n_S, sums, rows, channels, per_block, **shape)
+    _factors[over](sums, *vectors, factors, by_gamma, blocks, rows, channels, wider, CHANNELS_OF_FACTORS)
     _images[tiles, across](v, gy, x, factors, by_gy, by_x, rows, channels, **shape)
     return by_gy, by_x, by_gamma
 
 
 @triton.jit
 def _sums(
-    v, gy, x, mean, r, n_S, sums, rows, channels, INNER: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+    v, gy, x, mean, r, n_S, sums, rows, channels,
+    TILES: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     kind = mean.dtype.element_ty
     block, blocks = tl.program_id(0), tl.num_programs(0)
@@ -70,8 +72,8 @@ def _sums(
     V = tl.zeros((ROWS, CHANNELS), dtype=kind)
     Q = tl.zeros((ROWS, CHANNELS), dtype=kind)
     M = tl.zeros((ROWS, CHANNELS), dtype=kind)
-    for tile in range(block, tl.cdiv(rows, ROWS), blocks):
-        j = tile * ROWS + tl.arange(0, ROWS)
+    for tile in range(TILES):
+        j = (block + tile * blocks) * ROWS + tl.arange(0, ROWS)
         at = (j // INNER * (channels * INNER) + j % INNER)[:, None] + (c * INNER)[None, :]
         inside = (j < rows)[:, None] & here[None, :]
         v_j = tl.load(v + at, mask=inside, other=0.0).to(kind)  # zero outside, and so is every product

@@ -5,6 +5,7 @@ without a graph, taken before the update. `eager_step` makes one; `captured_step
 one that is compiled, which take the same arguments and can stand in its place.
 """
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def captured_step(
     There is a graph for every shape of a batch, with and without curvature, each captured after three eager steps of its kind;
     its buffers stay allocated. A batch smaller than the largest so far, such as an epoch's last, stays eager. The operations
     are those of the eager step, and so are probes and numbers, but for the algorithms that libraries choose. The loss returned
-    is overwritten by the next step. Where a capture fails, a warning says why, and steps of its kind stay eager.
+    is overwritten by the next step. Where a capture fails, a warning says why, and all is eager from there on.
 
     Raises ValueError for parameters or a generator that are not on a GPU, for K-FAC, whose hooks a replay does not call, and
     for a data-parallel optimiser, whose curvature it would not average.
@@ -87,8 +88,11 @@ def captured_step(
 
 
 def replaying(optimizer: torch.optim.Optimizer, eager: Step, capture: Callable[[Tensor, Tensor], "Captured"]) -> Step:
-    """The step that computes with `eager`, and from the fourth of a kind on by replays of what `capture` made of that kind."""
-    captured: dict[object, Captured | None] = {}
+    """The step that computes with `eager`, and from the fourth of a kind on by replays of what `capture` made of that kind.
+
+    Once a capture has failed, all is eager: the optimiser has other probes than what was captured before.
+    """
+    captured: dict[object, Captured] = {}
     seen, largest = Counter(), 0
 
     def step(x: Tensor, y: Tensor) -> Tensor:
@@ -97,7 +101,8 @@ def replaying(optimizer: torch.optim.Optimizer, eager: Step, capture: Callable[[
         kind = (x.shape, x.dtype, due(optimizer))
         if kind not in captured and seen[kind] == WARM_UP and len(x) == largest:
             captured[kind] = attempted(optimizer, lambda: capture(x, y))
-        if len(x) == largest and captured.get(kind):
+            largest = len(x) if captured[kind] else math.inf
+        if len(x) == largest and kind in captured:
             loss = captured[kind].replay(optimizer, x, y)
         else:
             seen[kind] = min(seen[kind] + 1, WARM_UP)
