@@ -49,6 +49,7 @@ COLOUR = {
     "OASIS": "#aa3377",
     "OASIS, fixed": "#ee99aa",
     "AdGD": "#bbcc33",
+    "L-BFGS": "#555555",
     "AdaHessian coupled": "#fdb366",
     "AdaHessian absolute": "#eecc66",
     "AdaHessian Gauss-Newton": "#994455",
