@@ -309,7 +309,7 @@ def test_verdicts_follow_the_declared_rules(name):
     over_adagrad, over_adam, noise, expected = VERDICTS[name]
     final = {"Adagrad": 78 - over_adagrad, "Adam + Adagrad": 78 - over_adam}
     rows = compared(final, {"AdaHessian + Adagrad": noise})
-    needed = {name: getattr(measures, name)(rows) for name in ("differences", "excess_differences", "n_needed")}
+    needed = {name: CLICKS.made("measures", name, rows) for name in ("differences", "excess_differences", "n_needed")}
     summary = study.Summary(needed, {})
     assert [claims.judge(claim, CLICKS, summary)["verdict"] for claim in claims.declared(CLICKS)] == expected
 

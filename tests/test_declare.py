@@ -23,13 +23,14 @@ def two(rows, *cases):
 @measure(cases=("a", "b"))
 def three(rows, case): ...
 
-@figure(kind="animation")
-def moves(rows): ...
+@figure("a", each={"fast": "x"}, kind="animation")
+def moves(rows, what): ...
 
 @case(Params)
 def a(p, seed): ...
 
-@case(Params, "b", "c", place=True)
+@case(Params, "b", place=True)
+@case(Others, "c", place=True)
 def others(p, seed, place): ...
 """
 FOUND = {
@@ -40,7 +41,7 @@ FOUND = {
         "a": Declared("three", "", ("a",), ("a",)),
         "b": Declared("three", "", ("b",), ("b",)),
     },
-    "figure": {"moves": Declared("moves", "", kind="animation")},
+    "figure": {"fast": Declared("moves", "", ("x",), ("a",), "animation")},
     "case": {
         "a": Declared("a", ""),
         "b": Declared("others", "", place=True),

@@ -11,6 +11,7 @@ from secondlook.optim import Newton
 from secondlook.optim.newton import Absolute, Plain
 from secondlook.problems.landscapes import LANDSCAPES, gradient_noise
 from secondlook.study import claims, measures
+from secondlook.study.arrivals import first, from_then_on
 from secondlook.study.experiment import Experiment, run
 
 EXPERIMENT = Experiment(Path(__file__).parents[1], "landscapes")
@@ -116,9 +117,9 @@ def test_newton_is_the_librarys_cell_by_cell(name, direction):
 
 def test_epochs_overshoot_and_escape_of_hand_made_paths():
     distance = np.array([[3, 3, 0], [0, 2, 1], [2, 1, 1], [0, 0, np.nan]], dtype=float)
-    assert courses.arrived(distance, 1).tolist() == [3, 2, np.inf]
+    assert from_then_on(distance <= 1).tolist() == [3, 2, np.inf]
     assert courses.overshoot(distance[:, :2], 0.5).tolist() == [1.5, 0]
-    assert courses.first(distance[:, :2] == 2).tolist() == [2, 1]
+    assert first(distance[:, :2] == 2).tolist() == [2, 1]
 
 
 def test_angles_and_jitter_of_hand_made_paths():

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 import secondlook
+from secondlook.reporting import style
 from secondlook.study.experiment import experiments
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +125,16 @@ def test_figures_say_what_they_show_and_require():
     for experiment in experiments(ROOT):
         for name, figure in experiment.figures.items():
             assert "Shows:" in figure.text and figure.requires, f"{experiment.name}/{name}"
+
+
+def test_one_colour_a_method():
+    """No two methods have the same, but for a family of one method; and figures give methods no others."""
+    of_one = {"GD": "SGD"} | {f"AdaHessian every {k}": "AdaHessian every k" for k in (2, 3, 4, 5, 10)}
+    colours = [colour for method, colour in style.COLOUR.items() if method not in of_one]
+    assert len(set(colours)) == len(colours)
+    for experiment in experiments(ROOT):
+        figures = (experiment.folder / "figures.py").read_text()
+        assert not re.search(r'"([\w ,+-]+)": style\.COLOUR\["(?!\1")', figures), experiment.name
 
 
 def test_nothing_names_this_machine():

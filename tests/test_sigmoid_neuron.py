@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from secondlook.study import claims, measures
+from secondlook.study.arrivals import first
 from secondlook.study.experiment import Experiment, run
 
 EXPERIMENT = Experiment(Path(__file__).parents[1], "sigmoid_neuron")
@@ -83,8 +84,8 @@ def test_epochs_of_hand_made_curves():
     loss = np.array([[10, 10], [4, 1], [1, 4], [2, 6], [0, 8.0]])
     assert curves.arrived(loss, np.array([2, 9])).tolist() == [2, 1]
     assert curves.arrived(loss, np.array([1, 2])).tolist() == [4, np.inf]
-    assert curves.touched(loss, np.array([1, 2])).tolist() == [2, 1]
-    assert curves.touched(loss, np.array([-1, 10])).tolist() == [np.inf, 0]
+    assert first(loss <= np.array([1, 2])).tolist() == [2, 1]
+    assert first(loss <= np.array([-1, 10])).tolist() == [np.inf, 0]
     assert curves.stabilised(loss, 0.25).tolist() == [2, 4]
     assert np.isinf(curves.stabilised(np.array([[1.0], [np.nan]]), 0.01)).all()
 

@@ -20,21 +20,13 @@ from .selections import accuracies, by_factor, epochs, totals
 
 MARGIN = 0.3  # points within which two accuracies count as the same
 FLIPS_FROM = 6  # seeds: with fewer, no pattern of signs has p below 5 %
-COMPARED = {  # the declared comparisons: the first minus the second
-    "adam": ("AdaHessian", "Adam"),
-    "adamw": ("AdaHessian", "AdamW"),
-    "sgd": ("AdaHessian", "SGD"),
-    "coupled": ("AdaHessian coupled", "Adam"),
-    "adam_decay": ("AdamW", "Adam"),
-    "adahessian_decay": ("AdaHessian", "AdaHessian coupled"),
-}
-DECAY = {  # of the first and of the second
-    "adam": "decoupled, coupled",
-    "adamw": "both decoupled",
-    "sgd": "decoupled, coupled",
-    "coupled": "both coupled",
-    "adam_decay": "decoupled, coupled",
-    "adahessian_decay": "decoupled, coupled",
+COMPARED = {  # the declared comparisons: the first minus the second, and the decay of both
+    "adam": ("AdaHessian", "Adam", "decoupled, coupled"),
+    "adamw": ("AdaHessian", "AdamW", "both decoupled"),
+    "sgd": ("AdaHessian", "SGD", "decoupled, coupled"),
+    "coupled": ("AdaHessian coupled", "Adam", "both coupled"),
+    "adam_decay": ("AdamW", "Adam", "decoupled, coupled"),
+    "adahessian_decay": ("AdaHessian", "AdaHessian coupled", "decoupled, coupled"),
 }
 
 
@@ -56,7 +48,7 @@ def differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """The declared comparisons after the last epoch, and in the best one."""
     found = {}
     for ending, table in (("", accuracies(rows, case)), ("_best", accuracies(rows, case, best=True))):
-        found |= {name + ending: _difference(table[a], table[b]) for name, (a, b) in COMPARED.items()}
+        found |= {name + ending: _difference(table[a], table[b]) for name, (a, b, _) in COMPARED.items()}
     return found
 
 
@@ -135,14 +127,14 @@ def data(rows: pd.DataFrame) -> pd.DataFrame:
 def comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """The declared comparisons as a table."""
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
-    gaps = {name: last[a] - last[b] for name, (a, b) in COMPARED.items()}
+    gaps = {name: last[a] - last[b] for name, (a, b, _) in COMPARED.items()}
     adjusted = holm([stats.ttest_1samp(gap, 0).pvalue for gap in gaps.values()])
     lines = []
-    for (name, (a, b)), p in zip(COMPARED.items(), adjusted, strict=True):
+    for (name, (a, b, decay)), p in zip(COMPARED.items(), adjusted, strict=True):
         lines.append(
             {
                 "First minus second": f"{a} − {b}",
-                "Decay": DECAY[name],
+                "Decay": decay,
                 "Last epoch": interval(_difference(last[a], last[b]), fixed),
                 "Best epoch": interval(_difference(best[a], best[b]), fixed),
                 "p (Holm)": number(p, 2),

@@ -45,21 +45,11 @@ def _gaps(rows: pd.DataFrame, metric: str) -> dict[str, pd.Series]:
     return {name: table[ADAHESSIAN] - table[other] for name, other in COMPARED.items()}
 
 
-def _differences(rows: pd.DataFrame, metric: str) -> dict[str, Estimate]:
+@measure("comparison", each={"differences": "accuracy", "excess_differences": "excess"})
+def differences(rows: pd.DataFrame, metric: str) -> dict[str, Estimate]:
+    """Of accuracy, in points, above 0 in favour of AdaHessian + Adagrad; of excess, in millinats, below 0 in its favour."""
     table = final(rows, metric)
     return {name: paired(table[ADAHESSIAN], table[other]) for name, other in COMPARED.items()}
-
-
-@measure("comparison")
-def differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of accuracy, in points: above 0 is in favour of AdaHessian + Adagrad."""
-    return _differences(rows, "accuracy")
-
-
-@measure("comparison")
-def excess_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of excess, in millinats: below 0 is in favour of AdaHessian + Adagrad."""
-    return _differences(rows, "excess")
 
 
 @measure("comparison")
@@ -180,7 +170,7 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
     """The declared comparisons of accuracy and of excess, each metric with its own adjustment."""
     lines = []
     for metric, unit, digits in (("accuracy", "points", 3), ("excess", "millinats", 2)):
-        found, gaps = _differences(rows, metric), _gaps(rows, metric)
+        found, gaps = differences(rows, metric), _gaps(rows, metric)
         adjusted = holm([gap.p for gap in found.values()])
         for (name, other), p in zip(COMPARED.items(), adjusted, strict=True):
             line = {"Of": f"{metric}, {unit}", "AdaHessian + Adagrad less": other}

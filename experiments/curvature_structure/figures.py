@@ -83,10 +83,7 @@ def matrices(rows: pd.DataFrame) -> Figure:
         axis.grid(False)
     bar = figure.colorbar(picture, ax=panels, shrink=0.6, aspect=30)
     ticks = limit * np.sqrt([1.0, 0.25, 0.04])
-    bar.set_ticks(
-        [*-ticks, 0, *ticks[::-1]],
-        labels=[f"{np.sign(x) * x**2:.2g}" for x in [*-ticks, 0, *ticks[::-1]]],
-    )
+    bar.set_ticks([*-ticks, 0, *ticks[::-1]], labels=[f"{np.sign(x) * x**2:.2g}" for x in [*-ticks, 0, *ticks[::-1]]])
     bar.outline.set_linewidth(0.4)
     bar.set_label("entry; colour: its signed square root")
     return figure

@@ -8,7 +8,6 @@ what it does after it puts the harm right. Then the command is given again, if a
     largest   bytes to which a file of the command may grow: more than a record has, less than the table
 """
 
-import gzip
 import io
 import os
 import pickle
@@ -16,9 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +27,7 @@ import torch
 from secondlook.study.files import sha256, sole_writer
 from secondlook.study.tables import beside, read_table, write_table
 
+from .archives import ARCHIVES, REFUSED
 from .project import CASES, SECONDS, Project, run
 
 ROWS, TRAINING, PIXELS = run("rows"), run("training"), run("pixels")
@@ -158,46 +156,6 @@ def _given(project: Project, name: str, write: Callable[[Path], None]) -> Iterat
     shutil.rmtree(project / "given")
 
 
-def _tar(member: tarfile.TarInfo, data: bytes, path: Path) -> None:
-    with tarfile.open(path, "w:gz") as archive:
-        archive.addfile(member, io.BytesIO(data))
-
-
-def _member(name: str, size: int = 0, **more) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    for key, value in ({"size": size} | more).items():
-        setattr(member, key, value)
-    return member
-
-
-def _zip(name: str, data: bytes, path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, data)
-
-
-def _header_alone(member: tarfile.TarInfo, path: Path) -> None:
-    path.write_bytes(gzip.compress(member.tobuf()))
-
-
-REFUSED = "given/cifar10{} is refused: "
-CAT = "train/cat/0000.png"
-ARCHIVES = {
-    "archive with a path out of it (tar)": (
-        ".tar.gz", partial(_tar, _member(f"../../{CAT}", 9), bytes(9)), rf"its member ../../{CAT} leads out of it",
-    ),
-    "archive with an absolute path (zip)": (
-        ".zip", partial(_zip, f"/{CAT}", bytes(9)), rf"its member /{CAT} leads out of it",
-    ),
-    "archive with a link for an image": (
-        ".tar.gz", partial(_tar, _member(CAT, type=tarfile.SYMTYPE, linkname="../x"), b""), rf"its member {CAT} is a link",
-    ),
-    "archive that is a bomb (one image of 1 MiB)": (
-        ".zip", partial(_zip, CAT, bytes(1 << 20)), rf"its member {CAT} unpacks to 1048576 bytes, more than 65536",
-    ),
-    "archive that is a bomb (1 TiB)": (
-        ".tar.gz", partial(_header_alone, _member("zeros", 1 << 40)), r"it holds more than 200000 members or 536870912 bytes",
-    ),
-}  # fmt: skip
 for _name, (_ending, _write, _said) in ARCHIVES.items():
     fault(_name, re.escape(REFUSED.format(_ending)) + _said, *DATA)(partial(_given, name=f"cifar10{_ending}", write=_write))
 
@@ -355,11 +313,9 @@ fault(
 # Disk and neighbours ----------------------------------------------------------------------------------------------------------
 
 
-fault(
-    "disk full (a limit on file sizes)",
-    r"cannot write results/raw/victim/rows.csv: File too large",
-    largest=10_000,
-)(_unharmed)
+fault("disk full (a limit on file sizes)", r"cannot write results/raw/victim/rows.csv: File too large", largest=10_000)(
+    _unharmed
+)
 
 
 @fault("results folder that cannot be written", r"cannot write results/raw/victim/rows.csv: Not a directory")

@@ -26,17 +26,27 @@ def _by_seed(table: pd.DataFrame) -> Estimate:
     return statistics.mean(table.mean(axis=1))
 
 
-def _cells(table: pd.DataFrame) -> dict[str, Estimate]:
-    """Every cell's mean over seeds, and all of them together."""
-    return {"all": _by_seed(table)} | {_key(*cell): statistics.mean(table[cell]) for cell in table}
-
-
 @measure()
 def mass_law(rows: pd.DataFrame) -> Estimate:
     """The largest relative distance of the running mean over |H_ii|, after all probes, from sqrt(1 + mass^2)."""
     ratios = select.of_case(rows, "matrices", "ratio")
     last = ratios[ratios.step == ratios.step.max()].groupby("level").value.mean()
     return Estimate(np.abs(last / np.sqrt(1 + last.index**2) - 1).max())
+
+
+@measure(
+    each={
+        "one_probe": "law",  # relative error, in the root mean square, of one probe's estimate: from the dense Hessian
+        "limit": "limit",  # relative distance of the rows' norms from |H_ii|: where the running mean goes
+        "limit_ratio": "median ratio",  # the median over the parameters of row norm / |H_ii|
+        "limit_rank": "limit rank",  # rank correlation of row norm and |H_ii|
+        "negative": "negative",  # share of the diagonal that is negative
+    }
+)
+def of_cells(rows: pd.DataFrame, metric: str) -> dict[str, Estimate]:
+    """One number of every cell."""
+    table = select.of_cells(rows, metric)
+    return {"all": _by_seed(table)} | {_key(*cell): statistics.mean(table[cell]) for cell in table}
 
 
 @measure()
@@ -46,36 +56,6 @@ def parameters(rows: pd.DataFrame) -> dict[str, Estimate]:
         name: Estimate(value)
         for name, value in select.of_case(rows, "networks", "parameters").groupby("network").value.first().items()
     }
-
-
-@measure()
-def one_probe(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Relative error, in the root mean square, of one probe's estimate: from the dense Hessian."""
-    return _cells(select.of_cells(rows, "law"))
-
-
-@measure()
-def limit(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Relative distance of the rows' norms from |H_ii|: where the running mean goes."""
-    return _cells(select.of_cells(rows, "limit"))
-
-
-@measure()
-def limit_ratio(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The median over the parameters of row norm / |H_ii|."""
-    return _cells(select.of_cells(rows, "median ratio"))
-
-
-@measure()
-def limit_rank(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Rank correlation of row norm and |H_ii|."""
-    return _cells(select.of_cells(rows, "limit rank"))
-
-
-@measure()
-def negative(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of the diagonal that is negative."""
-    return _cells(select.of_cells(rows, "negative"))
 
 
 @measure()

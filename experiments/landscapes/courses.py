@@ -7,18 +7,6 @@ get there; a run that overflows never arrives.
 import numpy as np
 
 
-def arrived(distance: np.ndarray, radius: float) -> np.ndarray:
-    """The epoch from which the path stays within `radius` of a minimum."""
-    inside = distance <= radius  # NaN is outside
-    epochs = len(inside) - np.argmin(inside[::-1], axis=0).astype(float)
-    return np.select([inside.all(axis=0), ~inside[-1]], [0.0, np.inf], epochs)
-
-
-def first(holds: np.ndarray) -> np.ndarray:
-    """The first epoch at which `holds` (T + 1, ...) is true."""
-    return np.where(holds.any(axis=0), np.argmax(holds, axis=0), np.inf)
-
-
 def overshoot(distance: np.ndarray, radius: float) -> np.ndarray:
     """How far the path goes away from the minima after it first came within `radius`, beyond that radius; 0 if it stays."""
     touched = np.maximum.accumulate(distance <= radius, axis=0)

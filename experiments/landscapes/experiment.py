@@ -17,6 +17,7 @@ import torch
 
 from secondlook.optim import AdaHessian
 from secondlook.problems.landscapes import LANDSCAPES, gradient_noise
+from secondlook.study.arrivals import first, from_then_on
 from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Number, Positive, PositiveInt
 
@@ -235,7 +236,7 @@ def best(epochs: np.ndarray, end: np.ndarray) -> int:
 def _runs(p: Sweep, name: str, noise: str, path: torch.Tensor) -> pd.DataFrame:
     """Rows of one optimiser on one landscape, from its paths (steps + 1, rates, starts, 2)."""
     distance = LANDSCAPES[name].distance(path).numpy()
-    epochs = courses.arrived(distance, p.radius)  # (rates, starts)
+    epochs = from_then_on(distance <= p.radius)  # (rates, starts)
     chosen = best(epochs[:, : p.tuning_starts], distance[-1, :, : p.tuning_starts])
     numbers = np.arange(p.all_starts)
     rates = np.repeat(p.rates.round(6), p.all_starts)
@@ -251,7 +252,7 @@ def _runs(p: Sweep, name: str, noise: str, path: torch.Tensor) -> pd.DataFrame:
     }
     if name in SYMMETRIC:
         half = LANDSCAPES[name].minima[0][1] / 2
-        escape = courses.first(np.abs(own[..., 1]) >= half)
+        escape = first(np.abs(own[..., 1]) >= half)
         metrics |= {"escape": escape, "crossings": courses.crossings(own, escape, p.least)}
     for metric, value in metrics.items():
         tables.append(_table(metric, numbers[p.tuning_starts :], lr, value))

@@ -65,8 +65,9 @@ def contours(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _race(rows: pd.DataFrame, name: str) -> style.Animation:
-    """All paths of `contours` on one surface, step by step; the steps of a frame grow with time."""
+@figure("sweep", each={"beale": "Beale", "long_valley": "long valley", "saddle": "saddle"}, kind="animation")
+def race(rows: pd.DataFrame, name: str) -> style.Animation:
+    """Shows: nine optimisers on one surface, step by step; the steps of a frame grow with time."""
     figure, axis = style.axes(height=3.5, width=5.4)
     _plan(axis, rows, name)
     axis.set_ylabel("$y$")
@@ -94,24 +95,6 @@ def _race(rows: pd.DataFrame, name: str) -> style.Animation:
             head.set_data(*path[-1:].T)
 
     return style.Animation(figure, draw, len(steps), pause=180)
-
-
-@figure("sweep", kind="animation")
-def beale(rows: pd.DataFrame) -> style.Animation:
-    """Shows: nine optimisers on Beale's function, step by step."""
-    return _race(rows, "Beale")
-
-
-@figure("sweep", kind="animation")
-def long_valley(rows: pd.DataFrame) -> style.Animation:
-    """Shows: nine optimisers in the long valley, step by step."""
-    return _race(rows, "long valley")
-
-
-@figure("sweep", kind="animation")
-def saddle(rows: pd.DataFrame) -> style.Animation:
-    """Shows: nine optimisers at the saddle, step by step."""
-    return _race(rows, "saddle")
 
 
 @figure("sweep")

@@ -7,18 +7,7 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, share
 from secondlook.study.text import fixed, key, number, percent
 
-from .selections import (
-    CELL,
-    CLASSICAL,
-    SYMMETRIC,
-    WITH_MOMENTUM,
-    WITH_SCALING,
-    best_rates,
-    better,
-    reported,
-    runs,
-    sweep,
-)
+from .selections import CELL, CLASSICAL, SYMMETRIC, WITH_MOMENTUM, WITH_SCALING, best_rates, better, reported, runs, sweep
 
 LANDSCAPES = ("Beale", "long valley", "saddle", "Rosenbrock", "Rastrigin", "ill-conditioned", "rotated", "bowl")
 SWINGS = 2  # sign changes that make an oscillation; one is an overshoot
@@ -255,22 +244,12 @@ def _whole(epoch: float) -> str:
     return f"{epoch:.0f}" if np.isfinite(epoch) else "∞"
 
 
-def _success(rows: pd.DataFrame, noise: str) -> pd.DataFrame:
+@measure(each={"success": "exact", "success_noisy": "noisy"})
+def success(rows: pd.DataFrame, noise: str) -> pd.DataFrame:
+    """Percent of starts that arrive, and median epoch, without noise and with it."""
     cells = runs(rows).xs(noise, level="noise").arrived.groupby(["method", "landscape"], sort=False)
     text = cells.agg(lambda epochs: f"{100 * np.isfinite(epochs).mean():.0f}, {_whole(np.median(epochs))}")
     return text.unstack()[list(LANDSCAPES)].loc[sweep(rows, "arrived").method.unique()].reset_index(names="")
-
-
-@measure()
-def success(rows: pd.DataFrame) -> pd.DataFrame:
-    """Percent of starts that arrive, and median epoch, without noise."""
-    return _success(rows, "exact")
-
-
-@measure()
-def success_noisy(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same with noise."""
-    return _success(rows, "noisy")
 
 
 @measure()

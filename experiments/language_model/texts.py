@@ -83,10 +83,7 @@ def entropies(vocabulary: int, train: Data, judged: Data) -> dict[str, float]:
     pairs.index_put_((train[0].flatten(), train[1].flatten()), torch.ones((), dtype=torch.float64), accumulate=True)
     x, y = (part.flatten() for part in judged)
     single = pairs.sum(0)
-    return {
-        "unigram_bits": _bits((single / single.sum())[y]),
-        "bigram_bits": _bits((pairs / pairs.sum(1, keepdim=True))[x, y]),
-    }
+    return {"unigram_bits": _bits((single / single.sum())[y]), "bigram_bits": _bits((pairs / pairs.sum(1, keepdim=True))[x, y])}
 
 
 def _bits(p: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from secondlook.reporting import style
@@ -14,12 +13,6 @@ from .selections import against_step, iterations, losses, losses_at
 
 GD, NEWTON, DAMPED = (style.COLOUR[name] for name in ("GD", "Newton", "damped Newton"))
 FLOOR = 1e-34  # where a loss of zero is drawn on a logarithmic axis: a rounding error squared
-
-
-def _note(ax: Axes, text: str, at: tuple[float, float], colour: str = style.INK, offset=(5, 0), **options) -> None:
-    """Text beside a point of the data; `offset` in points."""
-    options = {"va": "center", "fontsize": 8, "annotation_clip": False} | options
-    ax.annotate(text, at, xytext=offset, textcoords="offset points", color=colour, **options)
 
 
 @figure("toy", "scale")
@@ -40,9 +33,9 @@ def loss_curves(rows: pd.DataFrame) -> Figure:
             left.plot(epoch, loss[epoch], "o", color=style.INK, markerfacecolor="white", markersize=5, zorder=3)
             ends = {"xy": (epoch + 0.9, printed), "xytext": (PRINTED_EPOCH - 0.9, printed)}
             left.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": style.INK, "linewidth": 0.7})
-        _note(left, f"printed: {PRINTED[name]}", (PRINTED_EPOCH, printed), offset=(3, 9), ha="right")
-    _note(left, "gradient descent, lr 0.1", (1, losses(rows, "GD").loc[0, 1]), GD, offset=(0, 10))
-    _note(left, "Newton, lr 0.1", (16, losses(rows, "row by row").loc[0, 16]), DAMPED, offset=(-6, -7), ha="right")
+        style.note(left, f"printed: {PRINTED[name]}", (PRINTED_EPOCH, printed), offset=(3, 9), ha="right")
+    style.note(left, "gradient descent, lr 0.1", (1, losses(rows, "GD").loc[0, 1]), GD, offset=(0, 10))
+    style.note(left, "Newton, lr 0.1", (16, losses(rows, "row by row").loc[0, 16]), DAMPED, offset=(-6, -7), ha="right")
     left.set(yscale="log", ylim=(1e-5, 0.6), xlabel="updates", ylabel="loss")
     left.set_title("(a) as the document runs it", loc="left")
 
@@ -50,10 +43,10 @@ def loss_curves(rows: pd.DataFrame) -> Figure:
         newton, descent = (np.maximum(losses_at(rows, method, full).loc[0], FLOOR) for method in ("Newton", "GD"))
         right.plot(newton.index, newton, color=colour)
         right.plot(descent.index[::3], descent[::3], "o", color=GD, markerfacecolor="white", markersize=4, zorder=3)
-    _note(right, "Newton, lr 0.1", (39, 1e-5), DAMPED, offset=(0, 16), ha="right")
-    _note(right, "gradient descent, lr 1.25", (39, 1e-5), GD, offset=(0, -10), ha="right")
-    _note(right, "Newton, lr 1", (39, FLOOR), NEWTON, offset=(0, 20), ha="right")
-    _note(right, "gradient descent, lr 12.5", (39, FLOOR), GD, offset=(0, 10), ha="right")
+    style.note(right, "Newton, lr 0.1", (39, 1e-5), DAMPED, offset=(0, 16), ha="right")
+    style.note(right, "gradient descent, lr 1.25", (39, 1e-5), GD, offset=(0, -10), ha="right")
+    style.note(right, "Newton, lr 1", (39, FLOOR), NEWTON, offset=(0, 20), ha="right")
+    style.note(right, "gradient descent, lr 12.5", (39, FLOOR), GD, offset=(0, 10), ha="right")
     right.set(yscale="log", ylim=(FLOOR / 100, 1000), xlabel="updates")
     right.set_title("(b) with learning rates of one scale", loc="left")
     right.set_yticks([10.0**power for power in (0, -10, -20, -30)])
@@ -80,11 +73,11 @@ def conditioning(rows: pd.DataFrame) -> Figure:
     price = rows[(rows.case == "conditioning") & (rows.metric == "gradients")].value.iloc[0]
     ax.axhline(price, color=NEWTON, linewidth=0.9, linestyle=":")
     last = conditions[-1]
-    _note(ax, "gradient descent,\nlr $2/(L + \\mu)$", (last, gd[last].median()), GD, offset=(10, -7))
-    _note(ax, "its bound", (conditions[-2], bound[conditions[-2]]), GD, offset=(-4, 8), ha="right")
-    _note(ax, "Newton, lr 0.1", (last, damped[last].median()), DAMPED, offset=(10, 4))
-    _note(ax, "one Newton step\nin gradients", (last, price), NEWTON, offset=(10, -9))
-    _note(ax, "Newton, lr 1", (last, 1), NEWTON, offset=(10, 0))
+    style.note(ax, "gradient descent,\nlr $2/(L + \\mu)$", (last, gd[last].median()), GD, offset=(10, -7))
+    style.note(ax, "its bound", (conditions[-2], bound[conditions[-2]]), GD, offset=(-4, 8), ha="right")
+    style.note(ax, "Newton, lr 0.1", (last, damped[last].median()), DAMPED, offset=(10, 4))
+    style.note(ax, "one Newton step\nin gradients", (last, price), NEWTON, offset=(10, -9))
+    style.note(ax, "Newton, lr 1", (last, 1), NEWTON, offset=(10, 0))
     ax.set(xscale="log", yscale="log", xlabel="condition number", ylabel="steps to the target loss", ylim=(0.5, 2e7))
     return figure
 
@@ -153,10 +146,10 @@ def growth(rows: pd.DataFrame) -> Figure:
     counts = {method: against_step(rows, "graph", "nodes_of_loss", method).iloc[0] for method in lines}
     middle = counts["GD"].index[len(counts["GD"]) // 2]
     top = counts["row by row"][middle]
-    _note(axes[0, 0], "Newton, row by row", (middle, top), DAMPED, offset=(-8, 8), ha="right")
-    _note(axes[0, 0], "gradient descent", (middle, counts["GD"][middle]), GD, offset=(8, -8))
-    _note(axes[0, 0], "Newton, detached", (middle, 0), DAMPED, offset=(0, 8))
-    _note(axes[0, 0], "the document's 40", (PRINTED_EPOCH, counts["row by row"].max()), offset=(4, -2))
+    style.note(axes[0, 0], "Newton, row by row", (middle, top), DAMPED, offset=(-8, 8), ha="right")
+    style.note(axes[0, 0], "gradient descent", (middle, counts["GD"][middle]), GD, offset=(8, -8))
+    style.note(axes[0, 0], "Newton, detached", (middle, 0), DAMPED, offset=(0, 8))
+    style.note(axes[0, 0], "the document's 40", (PRINTED_EPOCH, counts["row by row"].max()), offset=(4, -2))
     for ax in axes[1]:
         ax.set_xlabel("step")
     return figure

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from secondlook.curvature.finite_differences import DifferenceHessian
 from secondlook.curvature.objective import Objective
+from secondlook.curvature.vectors import flat
 from secondlook.study.declare import case
 from secondlook.study.parameters import Count, NonNegative, Positive, PositiveInt, Text
 
@@ -194,14 +195,14 @@ def differences(p: Differences, seed: int) -> Iterator[dict]:
     v = [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
     x = torch.randn(p.examples, p.inputs, generator=generator, dtype=torch.float64)
     y = torch.randn(p.examples, 1, generator=generator, dtype=torch.float64)
-    exact = _flat(next(iter(_objective(drawn, x, y, torch.float64).products([v])))[1])
+    exact = flat(next(iter(_objective(drawn, x, y, torch.float64).products([v])))[1])
     for name, dtype in DTYPES.items():
         objective = _objective(drawn, x, y, dtype)
         vector = [part.to(dtype) for part in v]
         for order in p.orders:
             for step in _strengths(p):
                 ((_, product),) = DifferenceHessian(objective, step, order).products([vector])
-                error = ((_flat(product).double() - exact).norm() / exact.norm()).item()
+                error = ((flat(product).double() - exact).norm() / exact.norm()).item()
                 yield {"dtype": name, "order": order, "strength": step, "step": 0, "metric": "error", "value": error}
 
 
@@ -212,10 +213,6 @@ def _objective(params, x, y, dtype) -> Objective:
 
     leaves = [part.to(dtype).requires_grad_() for part in params]
     return Objective(loss, leaves, [(x.to(dtype), y.to(dtype))])
-
-
-def _flat(parts) -> torch.Tensor:
-    return torch.cat([part.reshape(-1) for part in parts])
 
 
 @dataclass(frozen=True)

@@ -4,36 +4,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
 from .measures import GAIN, LOSS
-from .selections import (
-    ORDERS,
-    POLYTOPES,
-    SETTINGS,
-    at_minima,
-    averaging,
-    cells,
-    frank_wolfe,
-    levels,
-    ridge,
-    smoothed,
-    table,
-)
+from .selections import ORDERS, POLYTOPES, SETTINGS, at_minima, averaging, cells, frank_wolfe, levels, ridge, smoothed, table
 
 PLAIN, EXTRAPOLATED, THIRD_ORDER, FOURTH = style.GREY, "#0072b2", "#009e73", "#d55e00"  # Okabe and Ito, as in style.COLOUR
 COLOUR = dict(zip(ORDERS, (PLAIN, EXTRAPOLATED, THIRD_ORDER, FOURTH), strict=True))
 ABOVE, BESIDE = ((-5, 5), "right"), ((7, -5), "left")  # a line: where its label stands, and its alignment
 TIMES = {"order 0": "plain", "order 1": "once", "order 2": "twice", "order 3": "three times"}
-
-
-def _note(ax: Axes, text: str, at: tuple[float, float], colour: str, offset=(4, 0), ha="left", **options) -> None:
-    """Text beside a point of the data; `offset` in points."""
-    options = {"ha": ha, "va": "center", "fontsize": 8, "annotation_clip": False} | options
-    ax.annotate(text, at, xytext=offset, textcoords="offset points", color=colour, **options)
 
 
 def _math(name: str) -> str:
@@ -58,13 +39,7 @@ def _guide(ax: Axes, power: int, at: tuple[float, float], to: float, label: str,
     """A thin line of slope `power` from the point `at` to the abscissa `to`."""
     x = np.array([at[0], to])
     ax.plot(x, at[1] * (x / at[0]) ** power, color=style.INK, linewidth=0.7, linestyle=":")
-    _note(ax, label, (to, at[1] * (to / at[0]) ** power), style.INK, offset, **options)
-
-
-def _ticks(ax: Axes, at: tuple[float, ...]) -> None:
-    """Marks of the abscissa at these numbers alone, written out."""
-    ax.set_xticks(at, labels=[f"{x:g}" for x in at])
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    style.note(ax, label, (to, at[1] * (to / at[0]) ** power), style.INK, offset, **options)
 
 
 @figure("averaging", "penalties")
@@ -83,19 +58,19 @@ def averaging_and_ridge(rows: pd.DataFrame) -> Figure:
         ax.set_title(title, loc="left")
     panels[0, 0].set(ylim=(1e-15, 0.1), ylabel="$f(\\theta) - f(\\theta^\\star)$")
     plain, once, last = (averaging(rows, decay, noises[0], m).median() for m in ("plain", "extrapolated", "last"))
-    _note(panels[0, 0], "mean", (plain.index[-8], plain.iloc[-8]), PLAIN, (0, 9))
-    _note(panels[0, 0], "extrapolated\nmean", _first_below(once, 1e-9), EXTRAPOLATED, (7, 0))
-    _note(panels[0, 0], "last iterate", _first_below(last, 1e-12), style.INK, (-12, 0), ha="right")
+    style.note(panels[0, 0], "mean", (plain.index[-8], plain.iloc[-8]), PLAIN, (0, 9))
+    style.note(panels[0, 0], "extrapolated\nmean", _first_below(once, 1e-9), EXTRAPOLATED, (7, 0))
+    style.note(panels[0, 0], "last iterate", _first_below(last, 1e-12), style.INK, (-12, 0), ha="right")
     noisy = {m: averaging(rows, decay, noises[-1], m).median() for m in ("plain", "extrapolated", "last")}
-    _note(panels[0, 1], "mean", (noisy["plain"].index[-4], noisy["plain"].iloc[-4]), PLAIN, (-4, -11), ha="right")
-    _note(panels[0, 1], "extrapolated", (noisy["plain"].index[-5], noisy["extrapolated"].iloc[-5]), EXTRAPOLATED, (0, 9))
-    _note(panels[0, 1], "last iterate", (noisy["last"].index[-5], noisy["last"].iloc[-5]), style.INK, (0, 9), ha="center")
+    style.note(panels[0, 1], "mean", (noisy["plain"].index[-4], noisy["plain"].iloc[-4]), PLAIN, (-4, -11), ha="right")
+    style.note(panels[0, 1], "extrapolated", (noisy["plain"].index[-5], noisy["extrapolated"].iloc[-5]), EXTRAPOLATED, (0, 9))
+    style.note(panels[0, 1], "last iterate", (noisy["last"].index[-5], noisy["last"].iloc[-5]), style.INK, (0, 9), ha="center")
 
     smoothness, noise = levels(rows, "penalties", "smoothness")[-1], levels(rows, "penalties", "noise")[1]
     for order in ORDERS[:3]:
         bias = _band(panels[1, 0], ridge(rows, "bias", smoothness, 0.0, order), COLOUR[order])
         at = bias.index[4]
-        _note(panels[1, 0], TIMES[order], (at, bias[at]), COLOUR[order], *(BESIDE if order == "order 2" else ABOVE))
+        style.note(panels[1, 0], TIMES[order], (at, bias[at]), COLOUR[order], *(BESIDE if order == "order 2" else ABOVE))
         risk = _band(panels[1, 1], ridge(rows, "risk", smoothness, noise, order), COLOUR[order])
         panels[1, 1].plot(risk.idxmin(), risk.min(), "o", color=COLOUR[order], markersize=5)
     panels[1, 0].set(xscale="log", yscale="log", xlabel="penalty $s$", ylabel="distance to least squares", ylim=(1e-13, 10))
@@ -122,7 +97,7 @@ def polytopes(rows: pd.DataFrame) -> Figure:
         _guide(ax, -2, (first, 1e-7), last, "$1/k^2$", (-12, 0), ha="right")
     for ax in panels[-1]:
         ax.set_xlabel("iteration $k$")
-        _ticks(ax, (300, 1000, 3000))
+        comparisons.factors(ax, (300, 1000, 3000))
     for ax in panels[:, 0]:
         ax.set_ylabel("$f(x) - f(x^\\star)$")
     lines = [panels[0, 0].plot([], [], color=colour)[0] for colour in (PLAIN, EXTRAPOLATED)]
@@ -140,7 +115,7 @@ def smoothing(rows: pd.DataFrame) -> Figure:
         exact = at_minima(rows, "log cosh", order)
         middle = _band(left, exact.loc[:, exact.median() > 1e-15], COLOUR[order])
         at = middle.index[middle > 2e-14][1 if order == "order 2" else 4]
-        _note(left, TIMES[order], (at, middle[at]), COLOUR[order], *(BESIDE if order == "order 3" else ABOVE))
+        style.note(left, TIMES[order], (at, middle[at]), COLOUR[order], *(BESIDE if order == "order 3" else ABOVE))
         _band(right, smoothed(rows, "log cosh", order), COLOUR[order], label=TIMES[order])
     direct = smoothed(rows, "none", "proximal")
     _band(right, direct.loc[:, direct.median() > 1e-8], style.INK, linestyle="--", label="proximal, no smoothing")
@@ -167,7 +142,7 @@ def gains(rows: pd.DataFrame) -> Figure:
     figure, ax = style.axes(height=4.7)
     ax.axvspan(*(GAIN, LOSS), color="#eeeeee", linewidth=0)
     for setting, title in SETTINGS.items():
-        _note(ax, title, (LIMITS[0] * 0.45, height), style.INK, (0, 0), ha="right")
+        style.note(ax, title, (LIMITS[0] * 0.45, height), style.INK, (0, 0), ha="right")
         for _, name, ratio in [cell for cell in found if cell[0] == setting]:
             height += 1
             shown = ratio.clip(*LIMITS)
@@ -200,11 +175,11 @@ def elsewhere(rows: pd.DataFrame) -> Figure:
             error = table(rows, "differences", "error", "strength", dtype=dtype, order=order)
             middle = _band(left, error, colour, linestyle=line)
             if dtype == "float64":
-                _note(left, f"order {order:g}", (middle.idxmin(), middle.min()), colour, (0, -8), ha="center")
+                style.note(left, f"order {order:g}", (middle.idxmin(), middle.min()), colour, (0, -8), ha="center")
     left.set(xscale="log", yscale="log", xlabel="relative step", ylabel="relative error of $H v$", ylim=(5e-15, 10))
     left.set_title("(a) products by differences", loc="left")
-    _note(left, "float32", (1e-7, 3), style.INK, (0, 0))
-    _note(left, "float64", (1e-8, 1e-9), style.INK, (4, -14))
+    style.note(left, "float32", (1e-7, 3), style.INK, (0, 0))
+    style.note(left, "float64", (1e-8, 1e-9), style.INK, (4, -14))
     for method, marker in (("SGD", "o"), ("AdaHessian", "s")):
         for order, filled in ((0, True), (1, False)):
             bias = table(rows, "constant_rate", "bias", "strength", method=method, order=order)
@@ -214,7 +189,7 @@ def elsewhere(rows: pd.DataFrame) -> Figure:
             options = {"linestyle": line, "marker": marker, "markerfacecolor": face, "label": name}
             _band(right, bias, style.COLOUR[method], **options)
     right.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="distance of the mean iterate", ylim=(4e-4, 1))
-    _ticks(right, (0.025, 0.05, 0.1, 0.2, 0.4, 0.8))
+    comparisons.factors(right, (0.025, 0.05, 0.1, 0.2, 0.4, 0.8))
     right.set_title("(b) constant learning rates", loc="left")
     right.legend(loc="lower left", handlelength=1.8)
     return figure

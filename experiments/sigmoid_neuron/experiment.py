@@ -17,10 +17,11 @@ import torch
 
 from secondlook.curvature import Exact
 from secondlook.optim import AdaHessian
+from secondlook.study.arrivals import first
 from secondlook.study.declare import case
 from secondlook.study.parameters import Count, Fraction, Number, Positive, PositiveInt
 
-from .curves import arrived, detour, stabilised, touched
+from .curves import arrived, detour, stabilised
 from .neuron import LOSSES, Neuron, averaged, descend, exact, gradient, hutchinson, minimum, sigmoid
 
 LOSS = "SSE/2"  # of the ancestor
@@ -240,7 +241,7 @@ def _metrics(neuron: Neuron, path: np.ndarray, lowest: float, p: Shared) -> dict
             "arrived": arrived(above, p.target * above[0]),
             "arrived_loosely": arrived(above, p.loose_target * above[0]),
             "arrived_tightly": arrived(above, p.tight_target * above[0]),
-            "touched": touched(above, p.target * above[0]),
+            "touched": first(above <= p.target * above[0]),
             "left": np.where(np.isfinite(loss[-1]), above[-1] / above[0], np.inf),
             "detour": detour(path),
         }

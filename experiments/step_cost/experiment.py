@@ -106,26 +106,17 @@ def _timed(steps: dict, count: int, seed: int):
         yield {"method": str(name), "step": whole, "metric": "milliseconds", "value": 1e3 * taken}
 
 
-def _network(params, seed: int):
+@case(Perceptron, "mlp")
+@case(CharacterModel, "transformer")
+@case(Residual, "resnet")
+def network(params: Perceptron | CharacterModel | Residual, seed: int):
     return _timed(_steps(params), params.steps, seed)
 
 
-@case(Perceptron)
-def mlp(params: Perceptron, seed: int):
-    return _network(params, seed)
-
-
-@case(CharacterModel)
-def transformer(params: CharacterModel, seed: int):
-    return _network(params, seed)
-
-
-@case(Residual)
-def resnet(params: Residual, seed: int):
-    return _network(params, seed)
-
-
-def _operations(params):
+@case(Perceptron, "mlp_operations")
+@case(CharacterModel, "transformer_operations")
+@case(Residual, "resnet_operations")
+def operations(params: Perceptron | CharacterModel | Residual, seed: int):
     """Multiplications and additions of all matrix products and convolutions of a step, mean over a period. Not for compiled
     steps: the counter sees operations as torch dispatches them, not what a compiler makes of them."""
     model, x, y = params.network()
@@ -135,21 +126,6 @@ def _operations(params):
             for _ in range(period(name)):
                 step()
         yield {"method": name, "step": period(name), "metric": "operations", "value": counter.get_total_flops() / period(name)}
-
-
-@case(Perceptron)
-def mlp_operations(params: Perceptron, seed: int):
-    return _operations(params)
-
-
-@case(CharacterModel)
-def transformer_operations(params: CharacterModel, seed: int):
-    return _operations(params)
-
-
-@case(Residual)
-def resnet_operations(params: Residual, seed: int):
-    return _operations(params)
 
 
 @dataclass(frozen=True)
@@ -187,7 +163,9 @@ def update(params: Update, seed: int):
     return _timed(steps, params.steps, seed)
 
 
-def _memory(params):
+@case(CharacterModel, "transformer_memory")
+@case(Residual, "resnet_memory")
+def memory(params: CharacterModel | Residual, seed: int):
     """Peak of the resident memory above what the process holds before the first step, MiB; each method in a fresh process.
 
     To be run by a command of its own: on Linux a process begins with the peak of the one that started it, so that after a
@@ -198,16 +176,6 @@ def _memory(params):
         with context.Pool(1) as pool:
             value = pool.apply(_peak, (params, name))
         yield {"method": name, "step": WARM_UP, "metric": "peak_mib", "value": value}
-
-
-@case(CharacterModel)
-def transformer_memory(params: CharacterModel, seed: int):
-    return _memory(params)
-
-
-@case(Residual)
-def resnet_memory(params: Residual, seed: int):
-    return _memory(params)
 
 
 def _peak(params, name: str) -> float:

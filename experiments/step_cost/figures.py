@@ -7,7 +7,7 @@ from secondlook.problems.published import TABLE_8_COST
 from secondlook.reporting import style
 from secondlook.study.declare import figure
 
-from .selections import NETWORKS, operations, period, ratios
+from .selections import NETWORKS, PERIODS, operations, ratios
 
 FLOOR = 3  # gradient steps: the matrix products of an exact Hessian-vector product with the gradient's
 MARKERS = {"mlp": "o", "transformer": "s", "resnet": "^"}
@@ -51,7 +51,7 @@ def savings(rows: pd.DataFrame) -> Figure:
     figure, (left, right) = style.axes(1, 2, height=2.8)
     for case, name in NETWORKS.items():
         times, counts = ratios(rows, case, "SGD").median(), operations(rows, f"{case}_operations")
-        known = {k: times[method] for method in times.index if (k := period(method))}
+        known = {PERIODS[method]: times[method] for method in times.index.intersection(list(PERIODS))}
         left.plot(sorted(known), [known[k] for k in sorted(known)], MARKERS[case], color=style.COLOUR["AdaHessian"], label=name)
         for method in times.index.intersection(counts.index):
             kind = next((kind for kind in KINDS if kind in method), "every" if method == "AdaHessian" else None)

@@ -7,7 +7,7 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, median
 from secondlook.study.text import fixed, interval, key
 
-from .selections import NETWORKS, operations, peaks, period, ratios
+from .selections import NETWORKS, PERIODS, operations, peaks, ratios
 
 
 @measure(cases=("mlp", "transformer", "resnet"))
@@ -66,8 +66,8 @@ def frequencies(rows: pd.DataFrame) -> pd.DataFrame:
     lines = {}
     for case, name in NETWORKS.items():
         table = ratios(rows, case, "SGD")
-        for method in table:
-            if k := period(method):
-                lines.setdefault(k, {"Hessian every": k})[name] = interval(median(table[method]), fixed)
+        for method in table.columns.intersection(list(PERIODS)):
+            k = PERIODS[method]
+            lines.setdefault(k, {"Hessian every": k})[name] = interval(median(table[method]), fixed)
     stated = {k: {"paper, ResNet-20": fixed(TABLE_8_COST[k])} for k in lines if k in TABLE_8_COST}
     return pd.DataFrame([lines[k] | stated.get(k, {}) for k in sorted(lines)]).fillna("–")

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+# Methods that differ in the steps from one Hessian to the next alone.
+PERIODS = {"AdaHessian": 1} | {f"AdaHessian every {k}": k for k in (2, 3, 4, 5, 10)}
 NETWORKS = {"mlp": "Perceptron", "transformer": "Transformer", "resnet": "ResNet-20"}
 
 
@@ -20,10 +22,3 @@ def operations(rows: pd.DataFrame, case: str) -> pd.Series:
 def peaks(rows: pd.DataFrame, case: str) -> pd.Series:
     """Methods to the peak memory of a step, MiB."""
     return rows[rows.case == case].set_index("method").value
-
-
-def period(method: str) -> int | None:
-    """Steps from one Hessian to the next where that is what varies, else None."""
-    if method == "AdaHessian":
-        return 1
-    return int(method.removeprefix("AdaHessian every ")) if method.startswith("AdaHessian every ") else None

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from secondlook.curvature.vectors import flat
 from secondlook.problems.cifar10 import METHODS, PRECISIONS, network, prepare
 from secondlook.problems.images import CLASSES, SHAPE
 from secondlook.problems.layers import DERIVED, with_layers_of_torch
@@ -103,15 +104,12 @@ def _walk(params: Equality, method: str, type_: str, mode: str, device: str) -> 
     step = step_of(method, mode, optimizer, model)
     images, labels = params.noise(params.steps * params.batch, device)
     x = prepare(images, None).to(TYPES[type_])
-    start = _flat(model)
+    parameters = list(model.parameters())
+    start = flat(parameters).detach().double()
     with FLOAT32.active():
         batches = zip(x.split(params.batch), labels.split(params.batch), strict=True)
         losses = torch.stack([step(*batch).clone() for batch in batches])  # a captured step overwrites its loss
-    return start, losses.double(), _flat(model)
-
-
-def _flat(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().double().flatten() for p in model.parameters()])
+    return start, losses.double(), flat(parameters).detach().double()
 
 
 @dataclass(frozen=True)
@@ -189,18 +187,9 @@ def _round(params: Steps, seed: int, device: str):
             yield row | {"metric": "peak_mib", "value": timed.peak}
 
 
-def _steps(params: Steps, seed: int, place: Place):
+@case(Steps, "resnet20", "resnet32", place=True)
+def steps(params: Steps, seed: int, place: Place):
     yield from kept(place, {"seed": seed}, lambda folder: _round(params, seed, place.device))
-
-
-@case(Steps, place=True)
-def resnet20(params: Steps, seed: int, place: Place):
-    return _steps(params, seed, place)
-
-
-@case(Steps, place=True)
-def resnet32(params: Steps, seed: int, place: Place):
-    return _steps(params, seed, place)
 
 
 @dataclass(frozen=True)

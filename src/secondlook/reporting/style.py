@@ -124,6 +124,12 @@ def axes(rows: int = 1, columns: int = 1, height: float = 2.6, width: float = TE
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
+def note(panel, text: str, at: tuple[float, float], colour: str = INK, offset: tuple[float, float] = (5, 0), **options) -> None:
+    """Text beside a point of the data; `offset` in points."""
+    options = {"va": "center", "fontsize": 8, "annotation_clip": False} | options
+    panel.annotate(text, at, xytext=offset, textcoords="offset points", color=colour, **options)
+
+
 @dataclass(frozen=True)
 class Animation:
     """A figure, and `draw(i)`, which turns it into frame i of `frames`; each is shown for `pause` milliseconds."""

@@ -6,6 +6,7 @@
                     @measure(cases={"gain": "a", "loss": ("a", "b")})
                                                          two measures: gain is f(rows, "a"), loss is f(rows, "a", "b");
                                                          cases=("a", "b") where they are called as their cases
+                    @measure("a", each={"gain": "x"})    gain is f(rows, "x"), where x is no case
     figures.py      @figure("a"), @figure(cases={...})   the same for figures; kind="animation" for one that moves
 
 A function without a decorator is a part of the others. All words are literal: secondlook.study.declared reads them without
@@ -15,21 +16,21 @@ running the file, and checks them.
 from collections.abc import Callable, Iterable, Mapping
 
 
-def case(parameters: type, *_: str, place: bool = False) -> Callable:
-    """Mark a function that runs cases with parameters of the class `parameters`."""
+def case(parameters: type, *cases: str, place: bool = False) -> Callable:
+    """Mark a function that runs cases with parameters of the class `parameters`. Other cases may be marked with another."""
 
     def mark(function: Callable) -> Callable:
-        function.parameters = parameters
+        function.parameters = vars(function).get("parameters", {}) | dict.fromkeys(cases or [function.__name__], parameters)
         return function
 
     return mark
 
 
-def measure(*_: str, cases: Mapping | Iterable[str] = ()) -> Callable:
+def measure(*_: str, cases: Mapping | Iterable[str] = (), each: Mapping = {}) -> Callable:
     """Mark a function that makes a number or a table of rows."""
     return lambda function: function
 
 
-def figure(*_: str, cases: Mapping | Iterable[str] = (), kind: str = "drawing") -> Callable:
+def figure(*_: str, cases: Mapping | Iterable[str] = (), each: Mapping = {}, kind: str = "drawing") -> Callable:
     """Mark a function that draws rows."""
     return lambda function: function

@@ -9,7 +9,7 @@ from secondlook.study.files import read
 from secondlook.study.parameters import known_keys
 
 ENDINGS = {"drawing": ("pdf", "svg"), "animation": ("gif",)}  # kinds of figures, and the files of each
-KEYWORDS = {"case": ("place",), "measure": ("cases",), "figure": ("cases", "kind")}
+KEYWORDS = {"case": ("place",), "measure": ("cases", "each"), "figure": ("cases", "each", "kind")}
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ def _named(node: ast.FunctionDef, mark: ast.Call, decorator: str, where: str) ->
         raise Mistake(f"{where} must be called, with plain words: it is read without running the file") from None
     known_keys(given, KEYWORDS[decorator], where, "argument")
     known_keys([given.get("kind", "drawing")], ENDINGS, where, "kind")
-    text, cases = ast.get_docstring(node) or "", given.pop("cases", ())
+    text, cases, each = ast.get_docstring(node) or "", given.pop("cases", ()), given.pop("each", {})
     if decorator == "case":
         return {name: Declared(node.name, text, **given) for name in words or [node.name]}
-    if not cases:
+    if not cases and not each:
         return {node.name: Declared(node.name, text, requires=words, **given)}
     cases = cases if isinstance(cases, dict) else {name: name for name in cases}
     cases = {name: (few,) if isinstance(few, str) else few for name, few in cases.items()}
-    return {name: Declared(node.name, text, few, (*words, *few), **given) for name, few in cases.items()}
+    found = {name: Declared(node.name, text, few, (*words, *few), **given) for name, few in cases.items()}
+    return found | {name: Declared(node.name, text, (word,), words, **given) for name, word in each.items()}

@@ -242,7 +242,8 @@ def _rows(experiment: Experiment, setting: Setting, seed: int, place: Place | No
 
 def parameters(experiment: Experiment, setting: Setting):
     """The parameters of a stage as its function takes them. Raises Mistake where one is missing, unknown or of a wrong kind."""
-    return build(experiment.function(setting.case).parameters, setting.parameters, str(experiment.folder / "config.yaml"))
+    kind = experiment.function(setting.case).parameters[setting.case]
+    return build(kind, setting.parameters, str(experiment.folder / "config.yaml"))
 
 
 def run_seeds_together(experiment: Experiment, setting: Setting, place: Place, workers: int, begin: Callable[[], None]) -> None:
