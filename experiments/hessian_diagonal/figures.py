@@ -191,7 +191,7 @@ def budgets(rows: pd.DataFrame) -> Figure:
 def averaging(rows: pd.DataFrame) -> Figure:
     """Shows: bias and standard deviation of block means of one probe's estimate, and the limit of AdaHessian's running mean."""
     figure, panels = style.axes(1, 3, height=2.75, sharex=True)
-    kinds = {"signed": style.COLOUR["Adam"], "absolute": style.COLOUR["AdaHessian"]}
+    kinds = dict(zip(("signed", "absolute"), style.SERIES, strict=False))
     titles = {"variance": "standard deviation", "bias2": "bias", "average limit": "limit of the mean of squares"}
     for axis, (metric, title) in zip(panels, titles.items(), strict=True):
         for averaging, colour in kinds.items():
