@@ -34,6 +34,15 @@ def mass_law(rows: pd.DataFrame) -> Estimate:
     return Estimate(np.abs(last / np.sqrt(1 + last.index**2) - 1).max())
 
 
+@measure()
+def parameters(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Number of weights and biases."""
+    return {
+        name: Estimate(value)
+        for name, value in select.of_case(rows, "networks", "parameters").groupby("network").value.first().items()
+    }
+
+
 @measure(
     each={
         "one_probe": "law",  # relative error, in the root mean square, of one probe's estimate: from the dense Hessian
@@ -47,15 +56,6 @@ def of_cells(rows: pd.DataFrame, metric: str) -> dict[str, Estimate]:
     """One number of every cell."""
     table = select.of_cells(rows, metric)
     return {"all": _by_seed(table)} | {_key(*cell): statistics.mean(table[cell]) for cell in table}
-
-
-@measure()
-def parameters(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Number of weights and biases."""
-    return {
-        name: Estimate(value)
-        for name, value in select.of_case(rows, "networks", "parameters").groupby("network").value.first().items()
-    }
 
 
 @measure()
