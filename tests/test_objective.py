@@ -1,6 +1,7 @@
 """What may be handed over as loss, parameters and data: the right value or one line, in float64."""
 
 import copy
+import functools
 import itertools
 import math
 
@@ -456,6 +457,61 @@ def test_a_shared_weight_counts_with_all_its_uses():
 def test_what_is_no_loss_or_parameter_is_refused_in_a_line(call, error, message):
     with pytest.raises(error, match=message):
         call(perceptron(), functional.mse_loss)
+
+
+@pytest.mark.parametrize("method", [PerExample(), PerExample(groups=2), GaussNewtonDiagonal()], ids=str)
+@pytest.mark.parametrize("data", [(X[0], torch.tensor(1)), (X, torch.arange(16) % 2)], ids=["one example", "positions"])
+def test_what_cannot_be_taken_apart_is_refused(method, data):
+    loss = of_module(perceptron(), lambda f, y: (f**2).mean())
+    with pytest.raises(TypeError, match=f"^{type(method).__name__} takes batches apart: got inputs .* of other examples$"):
+        hessian_diagonal(loss, loss.module.parameters(), data, method)
+
+
+def test_the_reduction_of_a_criterion_is_that_of_the_objective():
+    module = perceptron()
+    loss = of_module(module, nn.MSELoss(reduction="sum"))
+    with pytest.raises(ValueError, match="^reduction must be that of the criterion, 'sum', got 'mean'$"):
+        hessian_diagonal(loss, module.parameters(), PAIRS)
+    found = hessian_diagonal(loss, module.parameters(), PAIRS, Exact(), reduction="sum")
+    expected = hessian_diagonal(of_module(module, nn.MSELoss()), module.parameters(), PAIRS, Exact())
+    torch.testing.assert_close(flat(found), 16 * flat(expected), **CLOSE)
+    each = of_module(module, functools.partial(functional.mse_loss, reduction="none"))
+    with pytest.raises(RuntimeError, match=r"^the loss must be one number, got shape \(5, 2\): take its mean or sum$"):
+        hessian_diagonal(each, module.parameters(), PAIRS)
+
+
+HALF = {
+    "eigenpairs": eigenpairs,
+    "trace": trace,
+    "spectral_density": lambda *of: spectral_density(*of, steps=3),
+    "condition_number": condition_number,
+    "XDiag": lambda *of: hessian_diagonal(*of, XDiag(4)),
+    "DiagPlusPlus": lambda *of: hessian_diagonal(*of, DiagPlusPlus(6)),
+}
+
+
+@pytest.mark.parametrize("call", HALF.values(), ids=HALF)
+def test_half_precision_has_no_factorisations_and_has_products(call):
+    module = perceptron().bfloat16()
+    of = of_module(module, functional.mse_loss), module.parameters(), (X.bfloat16(), Y.bfloat16())
+    with pytest.raises(TypeError, match="needs parameters in float32 or float64, got torch.bfloat16: take model.float"):
+        call(*of)
+    assert {d.dtype for d in hessian_diagonal(of[0], module.parameters(), of[2], Hutchinson(), seeded())} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("method", [Exact(), Hutchinson(), XDiag(4), XDiag(1000), DiagPlusPlus(6), PerExample()], ids=str)
+def test_every_parameter_keeps_its_type(method):
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 3).double(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.second(torch.tanh(self.first(x)).float())
+
+    module = Mixed()
+    D = hessian_diagonal(of_module(module, lambda f, y: (f**2).mean()), module.parameters(), (X, Y), method, seeded())
+    assert [d.dtype for d in D] == [p.dtype for p in module.parameters()]
 
 
 ESTIMATORS = [

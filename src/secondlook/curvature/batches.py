@@ -68,11 +68,16 @@ def count(x: Nested) -> int:
 
 
 def apart(batch: tuple[Nested, Nested], who: str) -> tuple[Tensor, Tensor]:
-    """x and y for `who` takes the examples of a batch one by one. Raises TypeError unless they are tensors."""
+    """x and y for `who` takes the examples of a batch one by one. Raises TypeError unless they are tensors of one length."""
     for part in batch:
         if not isinstance(part, Tensor):
             raise TypeError(f"{who} takes batches apart: inputs and targets must be one tensor each, got {_described(part)}")
-    return batch
+    x, y = batch
+    if not y.dim() or len(x) != len(y):
+        raise TypeError(
+            f"{who} takes batches apart: got inputs {tuple(x.shape)} and targets {tuple(y.shape)}, of other examples"
+        )
+    return x, y
 
 
 def _is_pair(value: object) -> bool:

@@ -150,7 +150,8 @@ class Objective:
                     theta `params` stand by identity
         params      tensors, n numbers in all; they are neither changed nor given gradients. Frozen ones count
         data        a batch (x, y), or several: see `batches`
-        reduction   of `loss_fn` over the examples of a batch: 'mean' or 'sum'
+        reduction   of `loss_fn` over the examples of a batch: 'mean' or 'sum'. Every example counts the same: a mean that
+                    weighs classes, or leaves targets out, is right for one batch alone
         chunk_size  vectors that share one pass over the data; more than one are taken at once, by vmap
         mode        how products are taken: 'reverse' or 'forward', for which every part of the loss must have a forward
                     derivative of its gradient; torch's mse_loss with reduction 'mean' has none
@@ -180,6 +181,9 @@ class Objective:
             raise TypeError(
                 f"loss_fn must be a function (theta, x, y), or of_module(module, criterion), got {type(loss_fn).__name__}"
             )
+        criterion = loss_fn.criterion if isinstance(loss_fn, Composed) else loss_fn
+        if (its := getattr(criterion, "reduction", reduction)) != reduction:
+            raise ValueError(f"reduction must be that of the criterion, {its!r}, got {reduction!r}")
         self.params = checked(params)
         self.batches = Batches(data)
         self.examples = self.batches.examples  # N
@@ -319,6 +323,8 @@ def _gradients(loss: Tensor, theta: Sequence[Tensor], create_graph: bool = False
     """g, zero for what has no part in the loss. Raises RuntimeError where nothing has."""
     if not loss.requires_grad:
         raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")
+    if loss.numel() != 1:
+        raise RuntimeError(f"the loss must be one number, got shape {tuple(loss.shape)}: take its mean or sum")
     found = torch.autograd.grad(loss, theta, create_graph=create_graph, allow_unused=True)
     if all(g is None for g in found):
         raise RuntimeError("the loss does not depend on the parameters: compute it from those that it is given")

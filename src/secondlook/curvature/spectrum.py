@@ -33,7 +33,7 @@ from torch import Tensor
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import hessian_of
 from secondlook.curvature.products import Operator
-from secondlook.curvature.vectors import finite, flat, split
+from secondlook.curvature.vectors import finite, flat, full_precision, split
 
 CHECK_EVERY = 5  # steps of Lanczos between two looks at the Ritz pairs
 ENDS = ("largest", "smallest", "magnitude")
@@ -95,7 +95,7 @@ def eigenpairs(
     >>> values.round(decimals=4)
     tensor([ 6., -2.])
     """
-    H = hessian_of(loss, params, data, **options)
+    H = _operator(loss, params, data, **options)
     n = _size(H)
     most = n if most_products is None else min(n, most_products)
     if which not in ENDS:
@@ -129,7 +129,7 @@ def condition_number(
     >>> round(condition_number(lambda theta: 3 * theta[0] ** 2 + theta[1] ** 2, [torch.tensor(1.0), torch.tensor(1.0)]), 4)
     3.0
     """
-    H = hessian_of(loss, params, data, **options)
+    H = _operator(loss, params, data, **options)
     search = {"tolerance": tolerance, "most_products": most_products, "generator": generator}
     smallest, largest = (eigenpairs(H, which=which, **search)[0].item() for which in ("smallest", "largest"))
     if smallest <= _size(H) * torch.finfo(H.params[0].dtype).eps * largest:
@@ -172,7 +172,7 @@ def spectral_density(
     """
     if not steps >= 1 <= probes:
         raise ValueError(f"steps and probes must be positive integers, got {steps!r} and {probes!r}")
-    H, found = hessian_of(loss, params, data, **options), []
+    H, found = _operator(loss, params, data, **options), []
     for _ in range(probes):
         *_, T = (T for T, _ in zip(lanczos(H, _signs(H, 1, generator)[0], generator), range(steps), strict=False))
         mu, S, _ = T.ritz()
@@ -198,12 +198,18 @@ def trace(
     """
     if not products >= 3:
         raise ValueError(f"products must be an integer of at least 3, got {products!r}")
-    H = hessian_of(loss, params, data, **options)
+    H = _operator(loss, params, data, **options)
     s = min(products // 3, _size(H))
     Q = torch.linalg.qr(_times(H, _signs(H, s, generator)).T).Q.T  # (s, n), orthonormal rows
     Z = _signs(H, s, generator)
     U = Z - Z @ Q.T @ Q
     return _inner(Q, _times(H, Q)) + _inner(U, _times(H, U)) / s
+
+
+def _operator(*loss: object, **options) -> Operator:
+    H = hessian_of(*loss, **options)
+    full_precision(H.params, "a spectrum")
+    return H
 
 
 def _times(H: Operator, V: Tensor) -> Tensor:

@@ -19,6 +19,13 @@ def finite(v: Tensor) -> Tensor:
 
 
 def split(v: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-    """The flat v (n,) in the shapes of `params`."""
+    """The flat v (n,) in the shapes and types of `params`."""
     parts = v.split([p.numel() for p in params])
-    return [part.view(p.shape) for part, p in zip(parts, params, strict=True)]
+    return [part.view(p.shape).to(p.dtype) for part, p in zip(parts, params, strict=True)]
+
+
+def full_precision(params: Sequence[Tensor], what: str) -> None:
+    """TypeError where `what` meets a parameter in half precision, for which there are no factorisations."""
+    for p in params:
+        if p.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"{what} needs parameters in float32 or float64, got {p.dtype}: take model.float()")

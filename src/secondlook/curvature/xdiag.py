@@ -34,7 +34,7 @@ from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
 from secondlook.curvature.source import Source
-from secondlook.curvature.vectors import finite, flat, split
+from secondlook.curvature.vectors import finite, flat, full_precision, split
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class XDiag:
 
 
 def sign_columns(params: Vector, k: int, generator: torch.Generator | None) -> Tensor:
-    """Probes of signs (n, k)."""
+    """Probes of signs (n, k), for a factorisation."""
+    full_precision(params, "a low-rank part")
     return torch.stack([flat(Hutchinson().probe(params, generator)) for _ in range(k)], dim=1)
 
 
