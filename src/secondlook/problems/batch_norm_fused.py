@@ -7,7 +7,8 @@ the channel is the last axis, (B H W, C, 1). Row j of channel c is at (j div inn
     _factors   the sum of those over blocks, by_gamma, and seven factors for each channel
     _images    by_gy = f0 v + f1 x + f2    and    by_x = f3 gy + f4 v + f5 x + f6
 
-Sums are in the type of the means, in an order that depends on nothing but shapes. Importing this needs Triton, which torch
+Sums are in the type of the means, in an order that depends on nothing but shapes. Few of the numbers that describe a shape are
+compiled in, as each of their values is a kernel of its own, which takes half a second. Importing this needs Triton, which torch
 brings with its builds for CUDA; with TRITON_INTERPRET=1 in the environment, it computes on a CPU.
 """
 
@@ -42,26 +43,25 @@ def second_derivative(
     channels = x.shape[1]
     rows, inner = x.numel() // channels, 1 if last else x.shape[2] * x.shape[3]
     wide = min(triton.next_power_of_2(channels), 64) if last else 1
-    shape = {"INNER": inner, "ROWS": TILE // wide, "CHANNELS": wide}
-    tiles, across = triton.cdiv(rows, TILE // wide), triton.cdiv(channels, wide)
+    tall = TILE // wide
+    tiles, across = triton.cdiv(rows, tall), triton.cdiv(channels, wide)
     blocks = min(tiles, BLOCKS)
     sums = mean.new_empty(blocks, 3, channels)
     factors, by_gamma = mean.new_empty(FACTORS, channels), torch.empty_like(gamma)
     by_gy, by_x = torch.empty_like(gy), torch.empty_like(x)
 
-    per_block, wider = triton.cdiv(tiles, blocks), triton.next_power_of_2(blocks)
     over = (triton.cdiv(channels, CHANNELS_OF_FACTORS),)
     vectors = (gamma, mean, r, n_P, n_S, v_gamma, v_beta)
-    _sums[blocks, across](v, gy, x, mean, r, n_S, sums, rows, channels, per_block, **shape)
-    _factors[over](sums, *vectors, factors, by_gamma, blocks, rows, channels, wider, CHANNELS_OF_FACTORS)
-    _images[tiles, across](v, gy, x, factors, by_gy, by_x, rows, channels, **shape)
+    _sums[blocks, across](v, gy, x, mean, r, n_S, sums, rows, channels, inner, triton.cdiv(tiles, blocks), tall, wide)
+    _factors[over](sums, *vectors, factors, by_gamma, blocks, rows, channels, BLOCKS, CHANNELS_OF_FACTORS)
+    _images[tiles, across](v, gy, x, factors, by_gy, by_x, rows, channels, inner, tall, wide)
     return by_gy, by_x, by_gamma
 
 
 @triton.jit
 def _sums(
-    v, gy, x, mean, r, n_S, sums, rows, channels,
-    TILES: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    v, gy, x, mean, r, n_S, sums, rows, channels, inner,
+    TILES: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     kind = mean.dtype.element_ty
     block, blocks = tl.program_id(0), tl.num_programs(0)
@@ -74,7 +74,7 @@ def _sums(
     M = tl.zeros((ROWS, CHANNELS), dtype=kind)
     for tile in range(TILES):
         j = (block + tile * blocks) * ROWS + tl.arange(0, ROWS)
-        at = (j // INNER * (channels * INNER) + j % INNER)[:, None] + (c * INNER)[None, :]
+        at = (j // inner * (channels * inner) + j % inner)[:, None] + (c * inner)[None, :]
         inside = (j < rows)[:, None] & here[None, :]
         v_j = tl.load(v + at, mask=inside, other=0.0).to(kind)  # zero outside, and so is every product
         V += v_j
@@ -118,13 +118,13 @@ def _factors(
 
 @triton.jit
 def _images(
-    v, gy, x, factors, by_gy, by_x, rows, channels, INNER: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+    v, gy, x, factors, by_gy, by_x, rows, channels, inner, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):  # fmt: skip
     kind = factors.dtype.element_ty
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     here = c < channels
     j = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    at = (j // INNER * (channels * INNER) + j % INNER)[:, None] + (c * INNER)[None, :]
+    at = (j // inner * (channels * inner) + j % inner)[:, None] + (c * inner)[None, :]
     inside = (j < rows)[:, None] & here[None, :]
     v_j = tl.load(v + at, mask=inside).to(kind)
     gy_j = tl.load(gy + at, mask=inside).to(kind)
