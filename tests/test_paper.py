@@ -24,13 +24,13 @@ PAPER = """---
 title: A paper
 author: Its author
 abstract: |
-  Found: << tally >>. << claim("A1").why >>
+  Found: << tally("document") >> of << of_kind("document") >>; << tally("promise") >> of << of_kind("promise") >>. << claim("A1").why >>
 ---
 
 # Verdicts
 
 <% for c in claims %>
-[<< c.id >>]{#claim:<< c.id >>} << c.statement >> << c.measured >> << verdict(c.id) >>
+[<< c.id >>]{#claim:<< c.id >>} << c.statement >> << c.numbers >> << verdict(c.id) >>
 <% endfor %>
 
 <% for section in sections %>
@@ -77,10 +77,15 @@ CLAIM = {
     "experiment": "toy",
     "statement": "A loss of 0.1 * | [not a link] $x$ <b>",
     "source": "a document",
-    "target": "0.1",
-    "measured": 0.125,
-    "interval": [0.12, 0.13],
-    "n": 20,
+    "kind": "document",
+    "evidence": "original",
+    "stated": "0.1",
+    "band": "",
+    "bands": "before the runs",
+    "measured": [
+        {"quantity": "loss", "unit": "bits", "value": 0.125, "low": 0.12, "high": 0.13, "n": 20},
+        {"quantity": "a share", "unit": "%", "value": 3, "low": None, "high": None, "n": 1},
+    ],
     "verdict": "not reproduced",
     "why": "It is 0.125.",
 }
@@ -146,8 +151,10 @@ def test_the_paper_is_complete(project):
     plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html[html.index("</style>") :]))
     assert "The loss is 2.60×10−7 after 0.125 [0.120, 0.130], claim A1 is not reproduced [1]." in plain
     assert "See Figure 1, Table 1 and Equation 1, Section 2.1 and Provenance." in plain
-    assert "Found: 1 not reproduced. It is 0.125." in plain
-    assert "A loss of 0.1 * | [not a link] $x$ &lt;b&gt; 0.1250 [0.1200, 0.1300]" in plain
+    assert "Found: 1 not reproduced of 1; none of 0. It is 0.125." in plain
+    assert (
+        "A loss of 0.1 * | [not a link] $x$ &lt;b&gt; loss: 0.1250 [0.1200, 0.1300] bits, n = 20 a share: 3 %, n = 1" in plain
+    )
     assert "Table 1. Losses." in plain and "Figure 1. A line." in plain
     assert "toy/only 0123456 M1 0 to 19" in plain
     assert "Zhewei Yao" in plain

@@ -201,14 +201,16 @@ def test_a_checkpoint(data, vouched):
 # Claims -----------------------------------------------------------------------------------------------------------------------
 
 (CLAIM,) = yaml.safe_load((DEMO / "claims.yaml").read_text())
-JUDGED = {"id": "X1", "statement": "s", "verdict": VERDICTS[0], "measured": 0.5, "interval": [0.1, 0.9], "n": 3}
+NUMBER = {"quantity": "share", "unit": "", "value": 0.5, "low": 0.1, "high": 0.9, "n": 3}
+JUDGED = {"id": "X1", "kind": "document", "evidence": "original", "source": "s", "statement": "s", "verdict": VERDICTS[0]}
+JUDGED |= {"stated": "t", "band": "b", "why": "w", "measured": [NUMBER]}
 
 
 @some
 @given(changed(CLAIM, ["requires"]), changed({"measure": "factor", "between": [0, 1]}), changed(CLAIM["verdicts"][0]))
 def test_a_declared_claim(claim, check, rule):
     claim = {**claim, "checks": {"rate": check}} if "checks" in claim else claim
-    claim = {**claim, "verdicts": [rule, CLAIM["verdicts"][1]]} if "verdicts" in claim else claim
+    claim = {**claim, "verdicts": [rule, CLAIM["verdicts"][-1]]} if "verdicts" in claim else claim
     put("experiments/demo/claims.yaml", yaml.safe_dump([claim]).encode())
     (folder() / "experiments/demo/config.yaml").write_bytes((DEMO / "config.yaml").read_bytes())
     experiment = Experiment(folder(), "demo")

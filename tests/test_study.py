@@ -38,7 +38,7 @@ def test_the_smoke_scale_workflow_builds_everything(smoke):
     assert (results / "report/report.pdf").read_bytes().startswith(b"%PDF")
     claims = json.loads((results / "claims.json").read_text())
     assert {"A1", "A6", "B1", "B3"} <= {claim["id"] for claim in claims}
-    fields = {"id", "statement", "source", "target", "measured", "interval", "n", "verdict", "why", "figure"}
+    fields = {"id", "kind", "evidence", "statement", "source", "stated", "band", "measured", "verdict", "why", "figure"}
     assert all(fields <= claim.keys() for claim in claims)
 
 

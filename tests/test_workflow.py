@@ -137,12 +137,15 @@ GPU_CLAIM = """
 - id: X2
   source: the same line
   statement: So it does on a GPU.
-  target: "0.64"
-  metric: gpu_final.all
+  kind: promise
+  evidence: original
+  stated: "0.64"
+  bands: before the runs
+  measured: [{quantity: final loss, unit: '', measure: gpu_final.all}]
   figure: gpu_losses
   requires: [gpu]
   checks: {small: {measure: gpu_final.all, between: [0, 1]}}
-  verdicts: [{verdict: reproduced, when: [small], why: It is small.}, {verdict: not reproduced, why: It is not.}]
+  verdicts: [{verdict: reproduced, when: [small], why: It is small.}, {verdict: undecided, why: It may be.}]
 """
 GPU_MEASURE = """
 
@@ -198,8 +201,8 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
     results = with_gpu.folder / "results"
     known, missing = json.loads((results / "claims.json").read_text())
     assert known["verdict"] == "reproduced"
-    assert (missing["verdict"], missing["n"], missing["measured"]) == ("not testable here", 0, None)
-    assert missing["why"] == "needs stage demo/gpu, which has not been recorded (device cuda)" and missing["figure"] is None
+    assert (missing["verdict"], missing["evidence"], missing["measured"]) == ("not run", "not run", [])
+    assert missing["why"] == "Needs stage demo/gpu, which has not been recorded (device cuda)." and missing["figure"] is None
     assert "What happens on a GPU is not recorded." in (results / "report/report.html").read_text()
     assert not list(results.glob("figures/demo/gpu_losses.*"))
     assert "Nothing to be done" in with_gpu.snakemake().stderr

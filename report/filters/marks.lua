@@ -7,7 +7,8 @@ local COLOUR = {
   ["partly"] = "00568A",
   ["not reproduced"] = "A33B00",
   ["artefact"] = "8A3F73",
-  ["not testable here"] = "595959",
+  ["undecided"] = "595959",
+  ["not run"] = "595959",
 }
 
 local function wrap(before, content, after)

@@ -176,7 +176,7 @@ def figure(options) -> None:
 
 def claims(options) -> None:
     """Compute the verdict on every claim, and print them."""
-    from secondlook.study.claims import judge_all, measured_text, read_claims
+    from secondlook.study.claims import judge_all, read_claims, shown
     from secondlook.study.experiment import experiments
     from secondlook.study.files import to_json, write
     from secondlook.study.measures import read_summary
@@ -186,7 +186,7 @@ def claims(options) -> None:
         summaries = [(found, read_summary(results.summary(found.name))) for found in experiments(ROOT)]
         write(results.claims, to_json(judge_all(summaries)))
     for claim in read_claims(results.claims):
-        say(f"{claim['id']:4}{claim['verdict']:20}{measured_text(claim):36}n = {claim['n']:<6}{claim['statement']}")
+        say(shown(claim))
 
 
 def report(options) -> None:

@@ -5,8 +5,8 @@
                                                      --pandoc--> latex/report.tex
 
 A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below; paper.md sees `claims`,
-`sections`, `stages`, `unrecorded`, `machines`, `changed`, `tally`, `judged`, `see`, `level` and `scale`. Every reference is
-checked before anything is written.
+`sections`, `stages`, `unrecorded`, `machines`, `changed`, `tally`, `of_kind`, `judged`, `see`, `level` and `scale`. Every
+reference is checked before anything is written.
 """
 
 import re
@@ -20,7 +20,7 @@ import pypandoc
 import typst
 
 from secondlook.errors import Mistake
-from secondlook.study.claims import VERDICTS, measured_text
+from secondlook.study.claims import VERDICTS, numbers
 from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.files import read, read_json, write
 from secondlook.study.measures import read_summary
@@ -122,7 +122,8 @@ def compose(results: Results) -> str:
     values = {
         "claims": claims,
         "sections": list(own.values()),
-        "tally": tally(claims),
+        "tally": lambda *kinds: tally([claim for claim in claims if claim["kind"] in kinds]),
+        "of_kind": lambda *kinds: sum(claim["kind"] in kinds for claim in claims),
         "judged": lambda letter: sum(claim["id"].startswith(letter) for claim in claims),
         "see": lambda name: f"@sec:{name}" if f"{{#sec:{name}}}" in "".join(sections.values()) else NOT_HERE,
         "level": LEVEL,
@@ -146,8 +147,10 @@ class Claim(dict):
     """A claim of claims.json with its texts as Markdown. In a text `claim("A1")` is a link to its row, `.why` its reason."""
 
     def __init__(self, claim: dict):
-        texts = {key: claim[key] for key in ("statement", "target", "why", "source")} | {"measured": measured_text(claim)}
-        super().__init__(claim, **{key: re.sub(r"([\\`*_{}\[\]<>$|@#^~])", r"\\\1", text) for key, text in texts.items()})
+        texts = {key: claim[key] for key in ("statement", "stated", "band", "bands", "why", "source")}
+        texts |= {"numbers": numbers(claim)}
+        escaped = {key: re.sub(r"([\\`*_{}\[\]<>$|@#^~])", r"\\\1", text) for key, text in texts.items()}
+        super().__init__(claim, **{key: text.replace(r"\<br\>", "<br>") for key, text in escaped.items()})
 
     def __str__(self) -> str:
         return f"[{self['id']}](#claim:{self['id']})"
@@ -205,7 +208,7 @@ def cell(value) -> str:
 def tally(claims: list[dict]) -> str:
     """How often each verdict was given: 3 reproduced, 1 partly and 2 artefact."""
     counts = Counter(claim["verdict"] for claim in claims)
-    parts = [f"{counts[verdict]} [{verdict}]{{.verdict}}" for verdict in VERDICTS if counts[verdict]]
+    parts = [f"{counts[verdict]} [{verdict}]{{.verdict}}" for verdict in VERDICTS if counts[verdict]] or ["none"]
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 

@@ -47,6 +47,10 @@ class Estimate:
         """Whether all of the interval lies in [low, high]."""
         return low <= self.ends[0] and self.ends[1] <= high
 
+    def outside(self, low: float, high: float) -> bool:
+        """Whether no part of the interval lies in [low, high]."""
+        return self.ends[1] < low or high < self.ends[0]
+
     def as_dict(self) -> dict:
         return asdict(self)
 
