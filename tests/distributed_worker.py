@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from secondlook.curvature import Exact, GaussNewtonBartlett
+from secondlook.curvature import Exact, GaussNewtonBartlett, Objective, of_module
 from secondlook.curvature.source import GraphLogits
 from secondlook.optim import OASIS, AdaHessian, Sophia, data_parallel
 
@@ -218,7 +218,8 @@ def sampled_labels(ranks: Ranks) -> tuple[Tensor, Tensor]:
     own = optimizer.replicas.source(torch.Generator().set_state(optimizer.generator.get_state()))
     mean = flat(optimizer.diagonal(GraphLogits(model.module(x[:4]), list(model.parameters())), own))
     dist.all_reduce(mean, group=ranks.group)
-    optimizer.backward(cross_entropy(model(x), y), curvature_of=model.module(x[:4]))
+    part = Objective(of_module(model.module, cross_entropy), list(model.parameters()), (x[:4], y[:4]))
+    optimizer.backward(cross_entropy(model(x), y), curvature_of=part)
     optimizer.step()
     return flat(state["exp_hessian_diag"] for state in optimizer.state.values()), mean / ranks.size
 

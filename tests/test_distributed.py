@@ -241,6 +241,7 @@ def test_a_copy_is_for_one_process(alone, duplicate):
     model = DistributedDataParallel(network())
     optimizer = data_parallel(AdaHessian(model.parameters()), model)
     train(optimizer, model, X, Y, 2)
+    optimizer.zero_grad()
     optimizer.backward(cross_entropy(model(X), Y))  # whose curvature is on its way
     twin = duplicate(optimizer)
     assert twin.replicas is None and optimizer.replicas is not None

@@ -312,6 +312,71 @@ def test_batches_of_different_size_and_several_passes():
     assert counts(optimizer) == [2, 2]
 
 
+@pytest.mark.parametrize("sizes", [[12], [6, 6], [4, 4, 4], [3, 9]], ids=str)
+@pytest.mark.parametrize("fisher", ["empirical", "exact"])
+def test_micro_batches_give_the_factors_and_the_step_of_the_whole_batch(fisher, sizes):
+    model, other = perceptron(), perceptron()
+    optimizer, whole = (KFAC(m, fisher=fisher) for m in (model, other))
+    train(whole, other, 1)
+    for x, y in zip(POINTS.split(sizes), CLASSES.split(sizes), strict=True):
+        output = model(x)
+        if fisher == "exact":
+            optimizer.curvature(output)
+        (functional.cross_entropy(output, y) * len(x) / 12).backward()
+    optimizer.step()
+    torch.testing.assert_close(flat(model), flat(other), rtol=1e-10, atol=1e-12)
+    for layer, twin in ((model[0], other[0]), (model[2], other[2])):
+        for found, expected in zip(optimizer.factors[layer], whole.factors[twin], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+class Turned(nn.Module):
+    """Positions first inside."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x):
+        return self.inside(x.transpose(0, 1)).transpose(0, 1)
+
+
+@pytest.mark.parametrize("fisher", ["empirical", "mc", "exact"])
+def test_sequences_say_which_dimension_counts_the_examples(fisher):
+    """(4, 5, 3) and the same with positions first: the same factors, and the same steps."""
+    x, y, found = normal(4, 5, 3), normal(4, 5, 4, seed=1), []
+    for first in (True, False):
+        model = perceptron()
+        optimizer = KFAC(model, fisher=fisher, likelihood="squared", batch_first=first)
+        output = model(x if first else x.transpose(0, 1))
+        if fisher != "empirical":
+            optimizer.curvature(output)
+        functional.mse_loss(output, y if first else y.transpose(0, 1)).backward()
+        optimizer.step()
+        found.append([flat(model), *optimizer.factors[model[0]], *optimizer.factors[model[2]]])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    model = Turned(perceptron())
+    optimizer = KFAC(model, fisher=fisher, likelihood="squared")
+    with pytest.raises(ValueError, match=r"^layer 'inside.0' has an input of shape \(5, 4, 3\), .* say batch_first=True or"):
+        model(x)
+
+
+def test_a_model_that_was_compiled_before_says_so():
+    model = perceptron()
+    forward = torch.compile(model, backend="eager")
+    functional.cross_entropy(forward(POINTS), CLASSES).backward()
+    optimizer = KFAC(model)
+    optimizer.zero_grad()
+    functional.cross_entropy(forward(POINTS), CLASSES).backward()
+    with pytest.raises(RuntimeError, match=r"compiled and has run before K-FAC was built .*: torch.compiler.reset\(\) first$"):
+        optimizer.step()
+    torch.compiler.reset()
+    optimizer.zero_grad()
+    functional.cross_entropy(forward(POINTS), CLASSES).backward()
+    optimizer.step()
+
+
 def test_a_cleared_pass_leaves_nothing_behind():
     model, other = perceptron(), perceptron()
     optimizer, fresh = KFAC(model), KFAC(other)
@@ -440,6 +505,7 @@ REFUSED = {
     "inverses_every": [0, 1.5],
     "fisher": ["true", None],
     "likelihood": ["poisson", None],
+    "batch_first": ["yes", 1],
 }
 
 

@@ -507,6 +507,16 @@ def test_a_rate_that_is_far_too_large_is_a_row_and_not_an_exception(tmp_path):
     assert repr(list(train(again, Checkpoints(tmp_path)))) == repr(rows) and again.diverged == first.diverged
 
 
+@pytest.mark.parametrize("fisher", ["empirical", "mc"])
+def test_a_curvature_without_inverse_is_divergence_and_not_an_exception(fisher):
+    """Examples that are no numbers, of which K-FAC's step by itself raises."""
+    run = make(
+        lambda model: KFAC(model, 0.01, fisher=fisher), seed=3, schedule=None, prepare=lambda x, g: flip(x, g) * math.nan
+    )
+    assert finished(run).diverged == "non-finite loss nan at step 1 (KFAC, lr 0.01, seed 3)"
+    assert [row["diverged"] for row in run.rows] == [1, 1, 1]
+
+
 def test_weights_that_the_last_step_ruins_are_seen_in_evaluation():
     def ruin(optimizer, model, criterion):
         def step(x: Tensor, y: Tensor) -> Tensor:

@@ -39,9 +39,9 @@ class Method:
 def differentiate_at_every_position(optimizer: Sophia, model: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
     """As `differentiate` for logits (b, vocabulary, t), whose every position has a label drawn from the model."""
     optimizer.zero_grad()
-    logits = model(x)
-    loss = criterion(logits, y)
-    optimizer.backward(loss, curvature_of=logits.transpose(1, 2))  # (b, t, vocabulary)
+    logits = model(x).transpose(1, 2)  # (b, t, vocabulary)
+    loss = criterion(logits.transpose(1, 2), y)
+    optimizer.backward(loss, curvature_of=logits)
     return loss.detach()
 
 

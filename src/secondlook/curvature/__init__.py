@@ -1,22 +1,25 @@
-"""Curvature: Hessian-vector products, and what can be estimated from them. One estimator a file.
+"""Curvature: products of a Hessian with vectors, and what can be estimated from them. Each estimator has a file of its own.
 
 products, objective     H v, from the graph of a gradient or of a loss over a data set; what forms a loss may have
 gauss_newton_product    G v, the Gauss-Newton matrix of such a loss
-diagonal                the diagonal of H in one call; what an estimator is
+diagonal, source        the diagonal of H in one call; what an estimator is, and what it may ask for
 
-Estimators of the diagonal: what they take, and products for s probes
-exact                   operator    n               every entry
-hutchinson, bekas       operator    s               signs or normal numbers; what these weigh divided out
-xdiag, diag_plus_plus   operator    budget          a low-rank part exactly, the rest from probes
-layer_wise              operator    tensors x s     another estimator, tensor by tensor
-averaged, mean_square   operator    s               block means of another; AdaHessian's average, whose limit is the row norm
-per_example             objective   s               a probe for every example, or group of them
-preactivations          layers      about s / 2     probes at the layers' sums; exact from enough of them
-finite_differences      objective   order x s / 2   another estimator, on gradients alone
-gauss_newton_diagonal   outputs     about C / 3     the Gauss-Newton part, exact or from draws; of a piecewise linear net, all
-gauss_newton            logits      1/2             the same from drawn labels
+Estimators of the diagonal. The second column is the source that an estimator declares. The third is what s probes cost, in
+products with H, each of which is as dear as two gradients.
 
-averaging               what AdaHessian makes of an estimate
+exact                   graph       n               every entry by a product of its own
+hutchinson, bekas       graph       s               probes of signs or normal numbers; bekas divides by the probes' own squares
+xdiag, diag_plus_plus   graph       budget          a low-rank part exactly, the rest from probes
+layer_wise              graph       tensors x s     another estimator, applied to one parameter tensor after the other
+averaged                that of the other estimator whose D it averages over blocks
+mean_square             graph       s               AdaHessian's average of squares, which tends to the norm of a row
+per_example             objective   s               a probe for every example, or for every group of examples
+preactivations          layers      about s / 2     probes at the layers' sums; enough of them are exact
+finite_differences      objective   order x s / 2   another estimator, with products from differences of gradients
+gauss_newton_diagonal   layers      about C / 3     the Gauss-Newton part, exact or from draws; all of a piecewise linear net
+gauss_newton            logits      1/3             the Gauss-Newton part of a classifier from labels that the model draws
+
+averaging               the means over blocks that AdaHessian takes
 dense                   all of H, of the Gauss-Newton matrix and of the Fisher matrix
 spectrum                eigenvalues, their density, trace, condition number
 blocks, kronecker       blocks of H, which `Newton(blocks=...)` takes, and the factors of K-FAC

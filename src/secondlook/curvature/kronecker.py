@@ -93,7 +93,9 @@ def damped_inverses(A: Tensor, G: Tensor, damping: float) -> Factors:
 def _inverse(M: Tensor, shift: float) -> Tensor:
     L, info = torch.linalg.cholesky_ex(M + shift * torch.eye(len(M), dtype=M.dtype, device=M.device))
     if info.item():
-        raise RuntimeError("a Kronecker factor is singular or not finite: raise damping, or lower lr if the loss diverges")
+        raise torch.linalg.LinAlgError(
+            "a Kronecker factor is singular or not finite: raise damping, or lower lr if the loss diverges"
+        )
     return torch.cholesky_inverse(L).mT  # symmetric; so that its rows are in order, as those of one that was received
 
 
@@ -101,13 +103,19 @@ class Statistics:
     """A and G of `layers`, gathered by hooks from each pass backward, or none while `gather` is false.
 
     Only forwards in training mode and with gradients enabled count. The gathering is over the examples of all passes since
-    `clear`. Copies of a layer carry a dead hook.
+    `clear`. The losses of the passes are shares of one loss, their sum, which is taken as a mean over all of these examples:
+    micro-batches give what the whole batch would. Copies of a layer carry a dead hook.
+
+    `batch_first` tells which dimension of a linear layer's input counts examples where there are more than two: the first, or
+    else the second. ValueError where such an input comes and it is None.
     """
 
-    def __init__(self, layers: Mapping[str, Module]):
+    def __init__(self, layers: Mapping[str, Module], batch_first: bool | None = None):
         self.layers = dict(layers)
+        self.batch_first = batch_first
         self.watch = True  # of forwards: whether a pass backward may be gathered from
         self.gather = True  # of passes backward
+        self._drawn = False  # whether the passes are of targets from the model: each a mean, over whatever loss there is
         self._sums: dict[str, Sums] = {}
         self._passes: dict[str, int] = {}  # in which pass backward a layer was last seen
         self._handles = [layer.register_forward_hook(_Hook(self, name)) for name, layer in self.layers.items()]
@@ -119,6 +127,15 @@ class Statistics:
 
     def clear(self) -> None:
         self._sums, self._passes = {}, {}
+
+    def take(self) -> tuple[dict, dict]:
+        """What was gathered since `clear`, which is done; for `put` to bring back."""
+        taken = self._sums, self._passes
+        self.clear()
+        return taken
+
+    def put(self, taken: tuple[dict, dict]) -> None:
+        self._sums, self._passes = taken
 
     def sums(self) -> dict[str, Sums]:
         """What was gathered of each layer seen since `clear`."""
@@ -135,17 +152,26 @@ class Statistics:
         if likelihood == "categorical" and output.dim() != 2:
             raise ValueError(f"output must be (examples, classes) for categorical targets, got shape {tuple(output.shape)}")
         weights = [layer.weight for layer in self.layers.values() if layer.weight.requires_grad]
+        output = self._examples_first(output)
         derivatives = _drawn(output, likelihood, generator) if fisher == "mc" else _all(output, likelihood)
-        before, self.gather = self.gather, True
+        before, self.gather, self._drawn = self.gather, True, True
         try:
             for v in derivatives if weights else ():
                 torch.autograd.grad(output, weights, v / len(output), retain_graph=True, allow_unused=True)
         finally:
-            self.gather = before
+            self.gather, self._drawn = before, False
+
+    def _examples_first(self, x: Tensor) -> Tensor:
+        return x.transpose(0, 1) if self.batch_first is False and x.dim() > 2 else x
 
     def forward(self, name: str, a: Tensor, output: Tensor) -> None:
         layer = self.layers[name]
         if self.watch and layer.training and output.requires_grad and layer.weight.requires_grad:
+            if self.batch_first is None and a.dim() > 2 and not isinstance(layer, Conv2d):
+                raise ValueError(
+                    f"layer {name!r} has an input of shape {tuple(a.shape)}, whose first or second dimension may count the"
+                    " examples: say batch_first=True or batch_first=False"
+                )
             output.register_hook(functools.partial(self._backward, name, a.detach()))
 
     @torch.no_grad()
@@ -160,11 +186,15 @@ class Statistics:
         self._passes[name] = this
         if a.dim() == (3 if isinstance(layer, Conv2d) else 1):
             a, g = a[None], g[None]  # a single example
+        if not isinstance(layer, Conv2d):
+            a, g = self._examples_first(a), self._examples_first(g)
         a, g = a.to(layer.weight.dtype), g.to(layer.weight.dtype)
         n, A, G = len(a), input_factor(layer, a), output_factor(layer, g)
         if name in self._sums and self._sums[name][0].shape == A.shape:
             A_sum, G_sum, count = self._sums[name]
-            self._sums[name] = A_sum + n * A, G_sum + n * G, count + n
+            together = count + n
+            before, now = (1.0, 1.0) if self._drawn else ((together / count) ** 2, (together / n) ** 2)  # G has n^2 in it
+            self._sums[name] = A_sum + n * A, before * G_sum + now * n * G, together
         else:
             self._sums[name] = n * A, n * G, n
 
@@ -209,17 +239,24 @@ def _all(f: Tensor, likelihood: str) -> Iterator[Tensor]:
             yield math.sqrt(K) * p[:, k, None].sqrt() * (e - p)  # column k of S: sqrt(p_k) (e_k - p)
     else:
         for k in range(K):
-            v = torch.zeros_like(f).view(len(f), K)
+            v = f.new_zeros(len(f), K)
             v[:, k] = math.sqrt(2)  # sqrt(K) sqrt(2/K)
             yield v.view(f.shape)
 
 
 def kronecker_factors(
-    model: Module, x: Tensor, *, fisher: str = "exact", likelihood: str = "squared", generator: torch.Generator | None = None
+    model: Module,
+    x: Tensor,
+    *,
+    fisher: str = "exact",
+    likelihood: str = "squared",
+    generator: torch.Generator | None = None,
+    batch_first: bool | None = None,
 ) -> dict[str, Factors]:
     """(A, G) of every supported layer of `model` at the inputs x (N, ...), by name; the model runs in the mode it is in.
 
-    `fisher` is 'exact' or 'mc'; parameters and gradients are left alone. A layer in eval() mode is left out.
+    `fisher` is 'exact' or 'mc', `batch_first` as of `Statistics`. Parameters and gradients are left alone. A layer in eval()
+    mode is left out.
 
     >>> A, G = kronecker_factors(torch.nn.Linear(1, 2), torch.tensor([[1.0], [3.0]]))[""]
     >>> A  # the means of x^2, x and 1
@@ -232,7 +269,7 @@ def kronecker_factors(
         raise ValueError(f"fisher must be 'mc' or 'exact', got {fisher!r}")
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
-    statistics = Statistics({name: layer for name, layer in model.named_modules() if supported(layer)})
+    statistics = Statistics({name: layer for name, layer in model.named_modules() if supported(layer)}, batch_first)
     try:
         with torch.enable_grad():
             statistics.gather_from(model(x), fisher, likelihood, generator)

@@ -90,8 +90,31 @@ def hvp(
     found = [None] * len(params)
     if live:
         g, v = zip(*live, strict=True)
-        found = torch.autograd.grad(g, params, v, retain_graph=retain_graph, allow_unused=True, is_grads_batched=batched)
+        try:
+            found = torch.autograd.grad(g, params, v, retain_graph=retain_graph, allow_unused=True, is_grads_batched=batched)
+        except RuntimeError as error:
+            raise RuntimeError(_advice(str(error))) from error
     return [p.new_zeros((*k, *p.shape)) if Hv is None else Hv for Hv, p in zip(found, params, strict=True)]
+
+
+def _advice(message: str) -> str:
+    """What to do about an error of torch in a second derivative; `message` itself where it needs no advice."""
+    if "scaled_dot_product" in message:
+        return (
+            "this kernel of scaled-dot-product attention has no second derivative: run the forward pass under"
+            " torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+        )
+    if "aot_autograd" in message:
+        return "a compiled model cannot be differentiated twice: take the loss of the model as it was, or optim.compiled_step"
+    if "CuDNN RNN" in message:
+        return "cuDNN's recurrent layers have no second derivative: run them under torch.backends.cudnn.flags(enabled=False)"
+    if "is not implemented" in message:
+        function = message.removeprefix("derivative for ").split()[0]
+        return (
+            f"{function} has no derivative in torch, so that the loss has no second one: compute it by other operations, or"
+            " take a curvature from first derivatives, such as GaussNewtonBartlett or K-FAC"
+        )
+    return message
 
 
 def in_chunks(

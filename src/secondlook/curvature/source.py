@@ -19,6 +19,8 @@ from secondlook.curvature.products import Operator, Vector
 class GraphLogits:
     """A classifier's `logits` (..., classes) with their graph back to `params`, which is freed unless `retain_graph`.
 
+    `weights` (B,) are those of the rows' cross entropies in the loss; by default it is their mean, 1/B each.
+
     >>> model, x = torch.nn.Linear(2, 3), torch.ones(4, 2)
     >>> D = GaussNewtonBartlett()(GraphLogits(model(x), list(model.parameters())), None)
     >>> [d.shape for d in D]
@@ -28,6 +30,7 @@ class GraphLogits:
     logits: Tensor
     params: Vector
     retain_graph: bool = False
+    weights: Tensor | None = None
 
     def kept(self) -> "GraphLogits":
         """The same logits, whose graph stays for further use."""

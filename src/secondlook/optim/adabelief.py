@@ -37,7 +37,7 @@ from secondlook.optim.base import BETAS, FLAG, NOT_NEGATIVE, Checked, refuse_spa
 
 
 class AdaBelief(Checked):
-    """AdaBelief. Use it as any optimiser of torch; a closure, if there is one, differentiates the loss.
+    """AdaBelief. Use it as any optimiser of torch.
 
     Arguments:
         params          parameters, or groups of them; all other arguments may differ between groups
@@ -80,17 +80,14 @@ class AdaBelief(Checked):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update the parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        """Update the parameters that have a gradient. A `closure` returns the loss, and may have differentiated it."""
+        loss = None if closure is None else self._loss_of(closure)
         active = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         refuse_sparse_and_complex(self, (p.grad for params in active for p in params))
         for group, params in zip(self.param_groups, active, strict=True):
             if params:
                 self._update(group, params)
-        return loss
+        return loss if loss is None else loss.detach()
 
     def _update(self, group: dict, params: list[Tensor]) -> None:
         lr, (beta1, beta2), eps, decay = float(group["lr"]), group["betas"], group["eps"], group["weight_decay"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.diagonal import Diagonal
+from secondlook.curvature.gauss_newton import row_weights
 from secondlook.curvature.objective import Cost, Objective
 from secondlook.curvature.products import GraphHessian
 from secondlook.curvature.source import Given, GraphLogits, Source, check_estimator
@@ -38,6 +39,52 @@ def check(options: dict, rules: dict) -> None:
             raise ValueError(f"{name} must be {be}, got {options[name]!r}")
 
 
+def evaluate(closure: Callable[[], Tensor | None], params: Iterable[Tensor]) -> tuple[Tensor | None, bool]:
+    """The loss of `closure`, and whether the closure has differentiated it: then `.grad` holds what it put there alone.
+
+    Wrappers of training frameworks hand over closures that return None, as all is done: then `.grad` is as it was.
+    """
+    aside = [(p, p.grad) for p in params]
+    for p, _ in aside:
+        p.grad = None
+    differentiated = False
+    try:
+        with torch.enable_grad():
+            loss = closure()
+        differentiated = any(p.grad is not None for p, _ in aside)
+    finally:
+        if not differentiated:
+            for p, g in aside:
+                p.grad = g
+    return loss, differentiated
+
+
+def refuse_hidden(loss: Tensor) -> None:
+    """RuntimeError where parameters may hide from torch.autograd.grad: behind a checkpoint that is reentrant.
+
+    A reentrant checkpoint starts a pass backward of its own, which reaches parameters that the loss's graph does not show.
+    """
+    seen, fresh = set(), [loss.grad_fn]
+    while fresh:
+        node = fresh.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if type(node).__name__ == "CheckpointFunctionBackward":
+            raise RuntimeError(
+                "parameters behind a reentrant checkpoint get no gradient here: call checkpoint(..., use_reentrant=False)"
+            )
+        fresh += [parent for parent, _ in node.next_functions]
+
+
+def no_gradient_scaler(optimizer: torch.optim.Optimizer) -> bool:
+    """What torch's GradScaler asks for in its `step`: RuntimeError."""
+    raise RuntimeError(
+        f"{type(optimizer).__name__} takes no GradScaler, which scales gradients and not the curvature: use autocast to"
+        " bfloat16, which needs none"
+    )
+
+
 def refuse_sparse_and_complex(optimizer: torch.optim.Optimizer, gradients: Iterable[Tensor]) -> None:
     for g in gradients:
         if g.layout is not torch.strided or g.is_complex():
@@ -46,6 +93,8 @@ def refuse_sparse_and_complex(optimizer: torch.optim.Optimizer, gradients: Itera
 
 class Checked(torch.optim.Optimizer):
     """An optimiser whose groups hold valid options, or are not added.
+
+    One rule for every closure: it computes and returns the loss, and where it has not differentiated it, `step` does.
 
     differentiate   puts into `.grad` and into the optimiser all that its step needs, from the loss and the model's outputs
     price           what one estimate of curvature costs beside the step's gradient, in passes over the batch; a ValueError
@@ -59,6 +108,16 @@ class Checked(torch.optim.Optimizer):
 
     def differentiate(self, loss: Tensor, outputs: Tensor) -> None:
         loss.backward()
+
+    def _loss_of(self, closure: Callable[[], Tensor | None]) -> Tensor | None:
+        """The loss of `closure`, differentiated by it or else here; None where the closure says that it was before."""
+        loss, differentiated = evaluate(closure, [p for group in self.param_groups for p in group["params"]])
+        if not differentiated and loss is not None:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad = None
+            loss.backward()
+        return loss
 
     @property
     def price(self) -> Cost:
@@ -94,19 +153,21 @@ class SecondOrder(Checked):
 
     Option of a group: `every`, the steps of a parameter from one estimate of its curvature to the next; the first has one.
 
-    `curvature` is D of each parameter as `backward` leaves it for the next step; None where there was no backward since the
-    last. Whoever takes gradient and D by other means puts the one into `.grad` and the other there, where it is `due`.
+    `curvature` has D of each parameter, as `backward` leaves it for the next step. It is None where there was no `backward`
+    since the last step. A step that takes gradient and D by other means puts the gradient into `.grad`, and D of the
+    parameters for which it is `due` into `curvature`.
 
     State of a parameter: `step` (t), `estimates` (how many it has had), and the tensors that KEPT names, in its type.
-    Parameters that are frozen or have no gradient rest. Freeze those that the loss never uses: where `every` > 1 they would
-    keep asking for an estimate.
+    Parameters that are frozen or have no gradient rest. Those that the loss never uses should be frozen: otherwise they ask
+    for an estimate at every step, also where `every` > 1.
 
-    Mixed precision: autocast to bfloat16. A gradient scaler would rescale the gradients and not the curvature.
+    Mixed precision: autocast to bfloat16. A GradScaler, which rescales gradients and not curvature, is refused by its `step`.
 
     Several processes: `data_parallel`. DistributedDataParallel alone averages gradients and not the curvature.
     """
 
     KEPT: tuple[str, ...]  # tensors in the state of a parameter, zero at the start
+    _step_supports_amp_scaling = property(no_gradient_scaler)
     OWN = ("diagonal", "generator", "curvature")  # fields that copies and pickles must have: torch takes only its own along
 
     def __init__(
@@ -135,8 +196,11 @@ class SecondOrder(Checked):
 
         Called several times before a step, gradients and curvature add up: they are those of the summed loss. Only the
         optimiser's own parameters get gradients; these carry no graph. `curvature_of` is what the curvature is estimated from,
-        if not from `loss`: the loss of a part of the batch, from a forward pass of its own; the logits, for
-        `GaussNewtonBartlett`; or an `Objective`, for estimators that take it apart.
+        if not from `loss` alone: the loss of a part of the batch, from a forward pass of its own; the logits that `loss` is
+        computed from, for `GaussNewtonBartlett`; or an `Objective`, for estimators that take it apart.
+
+        RuntimeError where gradients are there already that no `backward` of this optimiser has put there: the step would add
+        them up, and know the curvature of a part alone.
 
         A gradient reaches `.grad` as in `loss.backward()`, with the hooks that wait for it there, such as those of
         DistributedDataParallel. A hook on a parameter's gradient itself (`register_hook`) runs wherever that gradient is
@@ -146,15 +210,23 @@ class SecondOrder(Checked):
             raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")
         self._check_source(curvature_of)
         owners = {p: group for group in self.param_groups for p in group["params"] if p.requires_grad}
+        there = [p.grad for p in owners if p.grad is not None] if self.curvature is None else []
+        refuse_sparse_and_complex(self, there)
+        if any(g.any() for g in there):  # zeros are those of zero_grad(set_to_none=False)
+            raise RuntimeError(
+                "there are gradients already: call optimizer.backward(loss) in place of loss.backward(), and zero_grad() before"
+            )
         second = any(self.due(p, group) for p, group in owners.items())
         twice = second and curvature_of is None
         logits = self.diagonal.source is Source.LOGITS
         keep = {"create_graph": twice, "retain_graph": twice or retain_graph or (second and logits)}
         found = torch.autograd.grad(loss, list(owners), allow_unused=True, **keep) if owners else ()
         gradients = {p: g for p, g in zip(owners, found, strict=True) if g is not None}
+        if len(gradients) < len(owners):
+            refuse_hidden(loss)
         refuse_sparse_and_complex(self, gradients.values())
         due = [p for p, group in owners.items() if self.due(p, group) and self._used(p, gradients)]
-        D = self._estimate(self._source(curvature_of, due, gradients, retain_graph)) if due else {}
+        D = self._estimate(self._source(loss, curvature_of, due, gradients, retain_graph)) if due else {}
         self._keep({p: D[p] for p in due})
         if gradients:
             torch.autograd.backward(list(gradients), list(gradients.values()))
@@ -187,7 +259,12 @@ class SecondOrder(Checked):
             raise RuntimeError(f"{name} needs the curvature of a loss, one number, got shape {tuple(given.shape)}")
 
     def _source(
-        self, given: Tensor | Objective | None, due: list[Tensor], gradients: dict[Tensor, Tensor], retain_graph: bool
+        self,
+        loss: Tensor,
+        given: Tensor | Objective | None,
+        due: list[Tensor],
+        gradients: dict[Tensor, Tensor],
+        retain_graph: bool,
     ) -> Given:
         """What the diagonal is to be estimated from, for the parameters `due` at least."""
         if isinstance(given, Objective):
@@ -195,10 +272,13 @@ class SecondOrder(Checked):
                 raise RuntimeError("curvature_of is an objective that lacks parameters of the optimiser")
             return given
         if self.diagonal.source is Source.LOGITS:
-            return GraphLogits(given, due, retain_graph)
+            return GraphLogits(given, due, retain_graph, row_weights(loss, given))
         if given is None:
             return GraphHessian([gradients[p] if p in gradients else torch.zeros_like(p) for p in due], due, retain_graph)
-        g = torch.autograd.grad(given, due, create_graph=True, allow_unused=True, materialize_grads=True)
+        g = torch.autograd.grad(given, due, create_graph=True, allow_unused=True)
+        if any(gp is None for gp in g):
+            refuse_hidden(given)
+        g = [torch.zeros_like(p) if gp is None else gp for gp, p in zip(g, due, strict=True)]
         return GraphHessian(g, due, retain_graph)
 
     def _estimate(self, H: Given) -> dict[Tensor, Tensor]:
@@ -224,19 +304,19 @@ class SecondOrder(Checked):
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update the parameters, once for every `backward`, or for the sum of several.
 
-        A `closure` computes and returns the loss, and does not differentiate it: `step` clears the gradients, calls the
-        closure, calls `backward`, and returns the loss without its graph.
+        A `closure` computes and returns the loss; `step` clears the gradients, calls `backward`, and returns the loss without
+        its graph. A closure may also call `backward` by itself, or return None where it has been called before. RuntimeError
+        for one that calls loss.backward().
         """
-        loss = None
-        if closure is not None:
-            self.zero_grad()
-            with torch.enable_grad():
-                loss = closure()
-            self.backward(loss)
+        loss = None if closure is None else self._loss_of(closure)
         active = [[p for p in group["params"] if p.requires_grad and p.grad is not None] for group in self.param_groups]
+        refuse_sparse_and_complex(self, (p.grad for params in active for p in params))
         for group, params in zip(self.param_groups, active, strict=True):
             if self.curvature is None or any(self.due(p, group) and p not in self.curvature for p in params):
-                raise RuntimeError("no curvature for this step: call optimizer.backward(loss), not loss.backward(), before it")
+                raise RuntimeError(
+                    "no curvature for this step: call optimizer.backward(loss), not loss.backward(), before it; on a wrapper of"
+                    " Lightning or accelerate, optimizer.optimizer.backward(loss)"
+                )
         if self.replicas is not None:
             self.replicas.finish(self.curvature)
         for p in (p for params in active for p in params):
@@ -244,6 +324,19 @@ class SecondOrder(Checked):
         self._updates([(group, ps) for group, ps in zip(self.param_groups, active, strict=True) if ps], self.curvature)
         self.curvature = None
         return loss if loss is None else loss.detach()
+
+    def _loss_of(self, closure: Callable[[], Tensor | None]) -> Tensor | None:
+        """The loss of `closure`, differentiated; None where the closure says that it was before."""
+        waiting, self.curvature = self.curvature, None
+        loss, differentiated = evaluate(closure, [p for group in self.param_groups for p in group["params"]])
+        if differentiated and self.curvature is None:
+            raise RuntimeError("closure must compute the loss and not call loss.backward(): step differentiates it, twice")
+        if not differentiated and loss is None:
+            self.curvature = waiting
+        elif not differentiated:
+            self.zero_grad()
+            self.backward(loss)
+        return loss
 
     def _advance(self, p: Tensor, estimated: bool) -> None:
         """Count this step in the state of `p`, which its first step makes."""

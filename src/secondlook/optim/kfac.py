@@ -44,11 +44,22 @@ from secondlook.curvature.kronecker import (
     supported,
 )
 from secondlook.curvature.objective import Cost
-from secondlook.optim.base import BETA, COUNT, FLAG, NOT_NEGATIVE, POSITIVE, Checked, check, refuse_sparse_and_complex
+from secondlook.optim.base import (
+    BETA,
+    COUNT,
+    FLAG,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Checked,
+    check,
+    no_gradient_scaler,
+    refuse_sparse_and_complex,
+)
 from secondlook.optim.placement import Exchange, Placement
 
 SEED = 150305671  # of the drawn targets, where no generator is given: the paper's number
 FACTORS, INVERSES = ("A", "G", "estimates"), ("A_inverse", "G_inverse")  # state of a layer's weight
+FLAG_OR_NONE = ("True, False or None", lambda x: x is None or isinstance(x, bool))
 POSITIVE_OR_INFINITE = ("a number above zero; math.inf for no clip", lambda x: 0 < x <= math.inf)
 
 
@@ -67,12 +78,15 @@ class KFAC(Checked):
         lr ... clip     as in the update rule; `kl_clip=math.inf` does not clip
         fisher          'empirical', 'mc' (one target drawn for each example) or 'exact' (the expectation over all targets)
         likelihood      what the output stands for: 'categorical' (mean cross-entropy of logits) or 'squared' (mean square)
+        batch_first     whether the first dimension of a linear layer's input counts the examples, or else the second, where it
+                        has more than two; needed there, as positions and examples weigh differently in A and G
         skip            layers to leave to plain SGD; needed for one used twice in a forward, which is refused otherwise
         generator       source of the targets, by default one on the model's device, seeded with SEED; never the global state
         placement       of a data-parallel run, see below; without one nothing is averaged between processes
 
-    The loss must be a mean over examples. Forwards in eval() mode or without gradients leave the factors alone. With
-    'empirical' any pass backward counts; several before a step are gathered as one batch, each taken as a mean loss of its own.
+    The loss must be a mean over the examples of a step: where k passes backward come before a step, that of each divided by
+    k, as in (loss / k).backward(), which gives what the whole batch would. Forwards in eval() mode or without gradients leave
+    the factors alone. With 'empirical' any pass backward counts, and a loss that is scaled by c has c^2 G.
     Parameters that are frozen or have no gradient rest; the factors follow a bias that is frozen or released.
 
     Data-parallel, with the factors and the work spread over the ranks as `optim.placement` says:
@@ -113,6 +127,7 @@ class KFAC(Checked):
         "inverses_every": COUNT,
     }
     HOOKED = True
+    _step_supports_amp_scaling = property(no_gradient_scaler)
 
     def __init__(
         self,
@@ -129,13 +144,15 @@ class KFAC(Checked):
         inverses_every: int = 10,
         fisher: str = "empirical",
         likelihood: str = "categorical",
+        batch_first: bool | None = None,
         skip: Iterable[Module] = (),
         generator: torch.Generator | None = None,
         placement: Placement | None = None,
     ):
         one_of = {"fisher": FISHERS, "likelihood": LIKELIHOODS}
         rules = {name: (f"one of {', '.join(names)}", lambda x, names=names: x in names) for name, names in one_of.items()}
-        check({"fisher": fisher, "likelihood": likelihood}, rules)
+        rules["batch_first"] = FLAG_OR_NONE
+        check({"fisher": fisher, "likelihood": likelihood, "batch_first": batch_first}, rules)
         defaults = dict(lr=lr, momentum=momentum, damping=damping, factor_decay=factor_decay, kl_clip=kl_clip)
         defaults |= dict(weight_decay=weight_decay, decoupled=decoupled)
         defaults |= dict(factors_every=factors_every, inverses_every=inverses_every)
@@ -148,7 +165,7 @@ class KFAC(Checked):
         self.fisher, self.likelihood = fisher, likelihood
         self.steps = 0
         self.exchange = Exchange(placement, layers.values())
-        self._statistics = Statistics(layers)
+        self._statistics = Statistics(layers, batch_first)
         self._statistics.gather = fisher == "empirical"
 
     def add_param_group(self, param_group: dict) -> None:
@@ -189,11 +206,8 @@ class KFAC(Checked):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update the parameters. A `closure` clears the gradients, computes the loss, differentiates and returns it."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        """Update the parameters. A `closure` returns the loss, and may have differentiated it."""
+        loss = None if closure is None else self._loss_of(closure)
         (group,) = self.param_groups
         active = [p for p in group["params"] if p.requires_grad and p.grad is not None]
         refuse_sparse_and_complex(self, [p.grad for p in active])
@@ -207,13 +221,23 @@ class KFAC(Checked):
         self._statistics.clear()
         return loss if loss is None else loss.detach()
 
+    def _loss_of(self, closure: Callable[[], Tensor | None]) -> Tensor | None:
+        waiting = self._statistics.take()
+        loss = super()._loss_of(closure)
+        if loss is None and not self._statistics.sums():
+            self._statistics.put(waiting)
+        return loss
+
     def _estimate(self, group: dict, layers: list[Module]) -> None:
         """Running means of the factors, and their inverses, where they are due."""
         if self._due("factors_every"):
             sums = {self._statistics.layers[name]: found for name, found in self._statistics.sums().items()}
             if layers and not sums:
                 call = "loss.backward()" if self.fisher == "empirical" else "optimizer.curvature(output)"
-                raise RuntimeError(f"no factors for this step: run the forward in training mode and call {call} before it")
+                raise RuntimeError(
+                    f"no factors for this step: run the forward in training mode and call {call} before it; a model that was"
+                    " compiled and has run before K-FAC was built does not call its hooks: torch.compiler.reset() first"
+                )
             for layer, fresh in self.exchange.factors(layers, sums).items():
                 self._average(group, self.state[layer.weight], *fresh)
         due = [layer for layer in layers if self._due("inverses_every") or self._outdated(layer)]

@@ -44,7 +44,17 @@ from torch import Tensor
 from secondlook.curvature.blocks import BlockHessian, Blocks, whole
 from secondlook.curvature.trust_region import in_eigenbasis, steihaug
 from secondlook.curvature.vectors import flat, split
-from secondlook.optim.base import COUNT, FLAG, NOT_NEGATIVE, POSITIVE, Checked, check, refuse_sparse_and_complex
+from secondlook.optim.base import (
+    COUNT,
+    FLAG,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Checked,
+    check,
+    evaluate,
+    refuse_hidden,
+    refuse_sparse_and_complex,
+)
 
 ACCEPT = ("a number in [0, 1/4)", lambda x: 0 <= x < 1 / 4)
 ABOVE_ONE = ("a finite number above one", lambda x: 1 < x < math.inf)
@@ -105,13 +115,13 @@ class Plain(_Part):
 
     def _solve(self, H: Tensor, g: Tensor) -> Tensor:
         if self.definite and torch.linalg.cholesky_ex(H).info.any():
-            raise RuntimeError(
+            raise torch.linalg.LinAlgError(
                 "the Hessian is not positive definite: use Absolute() or TrustRegion(), or Damped(...) with enough damping"
             )
         LU, pivots, _ = torch.linalg.lu_factor_ex(H)
         sizes = LU.diagonal(dim1=-2, dim2=-1).abs()
         if (sizes.amin(-1) <= H.shape[-1] * torch.finfo(H.dtype).eps * sizes.amax(-1)).any():
-            raise RuntimeError("the Hessian is singular: use Damped(...), Absolute() or TrustRegion()")
+            raise torch.linalg.LinAlgError("the Hessian is singular: use Damped(...), Absolute() or TrustRegion()")
         return -torch.linalg.lu_solve(LU, pivots, g[..., None])[..., 0]
 
 
@@ -133,7 +143,9 @@ class Damped(_Part):
     def __call__(self, g: Tensor, H: BlockHessian, size: None = None) -> Tensor:
         p = _damped(g, H, self.damping)
         if p is None:
-            raise RuntimeError(f"the Hessian with damping {self.damping} is not positive definite: raise it, or use Absolute()")
+            raise torch.linalg.LinAlgError(
+                f"the Hessian with damping {self.damping} is not positive definite: raise it, or use Absolute()"
+            )
         return p
 
 
@@ -290,8 +302,8 @@ class Newton(Checked):
 
     State, in that of the first parameter: `step` (t); `size`, the radius or damping for the next step; `accepted`, whether the
     last step was taken; its `ratio`, NaN where none was computed; `products`, the Hessian-vector products made so far.
-    Parameters that are frozen, or that the loss does not use, rest. `.grad` is neither read nor written. A ratio needs a
-    closure that returns the same loss twice: no dropout, one batch.
+    Parameters that are frozen, or that the loss does not use, rest. `.grad` is left as it was. A ratio needs a closure that
+    returns the same loss twice: no dropout, one batch. Where the closure raises, the parameters are what they were.
 
     >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
     >>> optimizer = Newton([w], blocks=blocks.tensors)
@@ -327,11 +339,12 @@ class Newton(Checked):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
         """One step; the loss before it, without its graph."""
-        with torch.enable_grad():
-            loss = closure()
+        (group,) = self.param_groups
+        loss, differentiated = evaluate(closure, group["params"])
+        if differentiated:
+            raise RuntimeError("closure must compute the loss and not call loss.backward(): step differentiates it, twice")
         if not (isinstance(loss, Tensor) and loss.requires_grad):
             raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")
-        (group,) = self.param_groups
         params, gradients = self._differentiate(loss, [p for p in group["params"] if p.requires_grad])
         state = self.state[group["params"][0]]
         if not state:
@@ -346,6 +359,8 @@ class Newton(Checked):
     def _differentiate(self, loss: Tensor, params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         with torch.enable_grad():
             found = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True) if params else ()
+        if any(g is None for g in found):
+            refuse_hidden(loss)
         used = [(p, g) for p, g in zip(params, found, strict=True) if g is not None]
         refuse_sparse_and_complex(self, [g for _, g in used])
         return [p for p, _ in used], [g for _, g in used]
@@ -379,12 +394,15 @@ class Newton(Checked):
             return math.nan
         if promised < 0:  # the lr is so large that the model itself rises
             return -math.inf
-        before = [theta.clone() for theta in params]
+        before, ratio = [theta.clone() for theta in params], -math.inf
         torch._foreach_add_(params, split(p, params))
-        ratio = (loss - closure().detach()).item() / promised
-        if math.isfinite(ratio) and ratio > self.direction.accept:
-            return ratio
-        torch._foreach_copy_(params, before)
+        try:
+            with torch.enable_grad():  # of a loss that differentiates by its inputs
+                trial = closure()
+            ratio = (loss - trial.detach()).item() / promised
+        finally:  # also where the closure raises
+            if not (math.isfinite(ratio) and ratio > self.direction.accept):
+                torch._foreach_copy_(params, before)
         return ratio if math.isfinite(ratio) else -math.inf
 
     def __getstate__(self) -> dict:

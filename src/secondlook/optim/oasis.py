@@ -22,12 +22,12 @@ Memory:  n of state (D); adaptive 3 n (D, the last theta and g). From `backward`
          adaptive 3 n; inside `backward` the graph of the gradient, and 2 n for a probe and its product, 3 n in the warm-up.
 
 Deviations
-    warm-up     The first backward of a parameter has it: in that of a group added later, all that is due is estimated `warmup`
-                times, and their mean counts as one estimate. It is of the first batch alone.
-    every       Not in the paper, where it is 1.
-    adaptive    Where theta has not changed, or no bound is finite, eta_t = eta_{t-1}. With mini-batches g_t - g_{t-1} is also
-                the difference of two batches, which shortens the steps: the rule is for the full gradient.
-    momentum    None.
+    warm-up     A parameter is warmed up in its first backward, on that batch alone. The backward then takes `warmup` estimates
+                of every parameter that is due, older ones too; their mean counts as one estimate.
+    every       The paper takes an estimate at every step.
+    adaptive    The rate stays where theta has not changed, or where no bound is finite. With mini-batches g_t - g_{t-1} is also
+                the difference of two batches, which shortens the steps: the rule is made for the full gradient.
+    momentum    The rule here has none.
 """
 
 import math

@@ -182,7 +182,10 @@ class Run:
             for chosen in self._chosen(steps):
                 x, y = (data[chosen] for data in self.train)
                 x = self.precision.batch(self.prepare(x, self.augmentation))
-                self.losses[self.batch] = self.step(x, y)
+                try:
+                    self.losses[self.batch] = self.step(x, y)
+                except torch.linalg.LinAlgError:  # a curvature that has no inverse, which is how some optimisers diverge
+                    self.losses[self.batch] = math.nan
                 self.batch += 1
         losses = self.losses[first : self.batch].tolist()  # waits for the device
         self.seconds += time.perf_counter() - start
