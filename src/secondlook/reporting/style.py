@@ -15,6 +15,7 @@ from PIL import Image
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from secondlook.study.files import write
@@ -124,9 +125,17 @@ def axes(rows: int = 1, columns: int = 1, height: float = 2.6, width: float = TE
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
-def note(panel, text: str, at: tuple[float, float], colour: str = INK, offset: tuple[float, float] = (5, 0), **options) -> None:
+def note(
+    panel: Axes,
+    text: str,
+    at: tuple[float, float],
+    colour: str = INK,
+    offset: tuple[float, float] = (5, 0),
+    ha: str = "left",
+    **options,
+) -> None:
     """Text beside a point of the data; `offset` in points."""
-    options = {"va": "center", "fontsize": 8, "annotation_clip": False} | options
+    options = {"ha": ha, "va": "center", "fontsize": 8, "annotation_clip": False} | options
     panel.annotate(text, at, xytext=offset, textcoords="offset points", color=colour, **options)
 
 
