@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT
 
 from experiments.cifar10 import experiment, measures, names, selections
-from secondlook.errors import OutOfTime
+from secondlook.errors import Mistake, OutOfTime
 from secondlook.optim import AdaHessian
 from secondlook.problems.cifar10 import METHODS
 from secondlook.problems.images import ARRAY
@@ -35,9 +35,11 @@ def rows(tmp_path_factory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("work")
     made = ("small", "small_rates", "precision")
     tables = {case: run(CIFAR10, CIFAR10.setting(case, "smoke"), Place(folder / case)) for case in made}
-    same = {"resnet20": "small", "resnet32": "small", "rates": "small_rates"}
+    same = {"resnet20": "small", "resnet32": "small", "quick": "small", "rates": "small_rates", "quick_rates": "small_rates"}
     optimisers = tables["small"][~tables["small"].method.str.match("AdaHessian (?!coupled)", na=False)]
     stand_ins = {"small": optimisers, "small_rates": tables["small_rates"]}
+    for case, method in {"quick_frequency": "AdaHessian every 5", "quick_absolute": "AdaHessian absolute"}.items():
+        same[case], stand_ins[method] = method, tables["small"][tables["small"].method == method]
     return pd.concat([*tables.values(), *(stand_ins[old].assign(case=new) for new, old in same.items())], ignore_index=True)
 
 
@@ -70,7 +72,7 @@ def test_schedule_and_sizes_are_the_papers():
         assert (p.train, p.test, p.validation, p.images) == (50_000, 10_000, 0, "cifar10")
         assert setting.seeds == (100, 101, 102, 103, 104) and setting.needs["device"] == "cuda"
         factors = [experiment.Schedule(p.gentle, p.drops)(epoch) for epoch in range(160)]
-        assert factors == pytest.approx([1] * 80 + [0.1] * 40 + [0.01] * 40)
+        assert factors == pytest.approx([0.1] + [1] * 79 + [0.1] * 40 + [0.01] * 40)  # but for the gentle epoch
     small = params("small")
     factors = [experiment.Schedule(small.gentle, small.drops)(epoch) for epoch in range(10)]
     assert factors == pytest.approx([0.1, 1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
@@ -85,7 +87,7 @@ def test_tuning_sees_no_image_and_no_seed_of_the_report(sweep, case):
 
 def test_validation_images_follow_the_training_images(tmp_path):
     p = params("small_rates", "smoke")
-    every = experiment.generated(p)
+    every = experiment.generated(p.train + p.validation, p.test)
     found = experiment._images(p, Place(tmp_path))
     assert torch.equal(found.train, every.train[: p.train])
     assert torch.equal(found.test, every.train[p.train : p.train + p.validation])
@@ -240,3 +242,46 @@ def test_photographs_train_where_they_are(tmp_path):
     place = Place(tmp_path, data=ROOT / BUILT)
     table = run(CIFAR10, setting, place)
     assert place.data_sets()["cifar10"]["sha256"] and np.isfinite(table.value).all()
+
+
+def test_epochs_follow_from_the_pace_by_the_declared_rule():
+    p = build(experiment.Paced, CIFAR10.setting("quick").parameters, "config.yaml")
+    found = {seconds: p.at(seconds) for seconds in (0.1, 2.1, 2.11, 3.2, 3.21, np.inf)}
+    assert [each.epochs for each in found.values()] == [30, 30, 20, 20, 12, 12]
+    assert [found[seconds].drops for seconds in (2.1, 3.2, np.inf)] == [(15, 22), (10, 15), (6, 9)]
+    assert {CIFAR10.setting(case).parameters["epochs"] for case in ("quick", "quick_frequency", "quick_absolute")} == {12}
+
+
+def test_the_pace_is_measured_once_and_its_failure_means_the_fewest_epochs(tmp_path, monkeypatch):
+    changes = ["methods=[SGD]", "within=[1e9]"]
+    place = Place(tmp_path / "quick.work")
+    table = run(CIFAR10, CIFAR10.setting("quick", "smoke", changes), place)
+    paces = table[table.metric == names.PACE].value
+    assert paces.nunique() == 1 and set(table.value[table.metric == "epochs"]) == {4}
+
+    def failing(run):
+        yield 1 / 0
+
+    monkeypatch.setattr(experiment, "_epoch", failing)
+    other = run(CIFAR10, CIFAR10.setting("quick_absolute", "smoke", changes), Place(tmp_path / "quick_absolute.work"))
+    assert set(other.value[other.metric == names.PACE]) == set(paces)  # kept beside both
+    slow = run(CIFAR10, CIFAR10.setting("quick", "smoke", [*changes, "batch=10"]), Place(tmp_path / "slow.work"))
+    assert set(slow.value[slow.metric == "epochs"]) == {2}
+
+
+def test_networks_side_by_side_have_no_times_and_what_asks_for_them_takes_work():
+    rows = made_up({"SGD": [[0.5], [0.4]], "AdaHessian": [[0.5], [0.6]]})
+    more = [rows.assign(metric=name, value=value) for name, value in {"lr": 0.1, "gradient_equivalents": 3.0}.items()]
+    rows = pd.concat([rows, *more])
+    assert len(selections.totals(rows, "seconds", "small")) == 0
+    assert selections.effort(rows, "small")[1] == "work"
+    partly = pd.concat([rows, more[0][more[0].method == "SGD"].assign(metric="seconds", value=1.0)])
+    assert len(selections.totals(partly, "seconds", "small")) == 0  # some side by side, and some alone
+
+
+def test_cases_of_different_lengths_are_no_comparison():
+    rows = pd.concat(
+        [made_up({"AdaHessian": [[0.5, 0.6]]}, "quick"), made_up({"AdaHessian every 5": [[0.5]]}, "quick_frequency")]
+    )
+    with pytest.raises(Mistake, match="quick and quick_frequency of cifar10 have different numbers of epochs"):
+        selections.accuracies(rows, "quick", "quick_frequency")

@@ -46,6 +46,7 @@ def _train(seed: int, rate: float, folder: Path):
     for step in range(3):
         if Path("stop").exists() and (seed, rate) == (1, 0.1):
             raise OutOfTime(f"time is up at step {step}")
+        yield None  # a turn of whatever runs beside it
         yield {"rate": rate, "method": "GD", "step": step, "metric": "loss", "value": (1 - rate) ** step / 3 + seed}
 
 
@@ -110,15 +111,15 @@ def test_an_interrupted_stage_ends_with_the_same_bytes(interrupted):
     assert record["data"] == whole["data"] == {"dots": {"origin": "drawn by hand", "sha256": "0" * 64}}
 
 
-def test_seeds_that_run_together_end_with_the_same_bytes(long):
+def test_networks_side_by_side_end_with_the_same_bytes(long):
     long.secondlook("run", "long", "--case", "nets", "--out", "one.csv")
-    long.secondlook("run", "long", "--case", "nets", "--out", "two.csv", "--workers", "2")
+    long.secondlook("run", "long", "--case", "nets", "--out", "two.csv", "--at-once", "2")
     assert sorted(begun(long)) == sorted(2 * ["0 0.1", "0 0.3", "1 0.1", "1 0.3"])
     assert (long.folder / "one.csv").read_bytes() == (long.folder / "two.csv").read_bytes()
-    assert [read_table(long.folder / f"{name}.csv")[1]["workers"] for name in ("one", "two")] == [1, 2]
+    assert [read_table(long.folder / f"{name}.csv")[1]["at_once"] for name in ("one", "two")] == [1, 2]
     (long.folder / "stop").touch()
-    assert "time is up at step 0; 2 finished cells" in stopped(long, "run", "long", "--case", "nets", "--workers", "2")
-    assert long.mistake("run", "long", "--workers", "0") == "--workers must be a positive integer, got 0"
+    assert "time is up at step 0; 3 finished cells" in stopped(long, "run", "long", "--case", "nets", "--at-once", "2")
+    assert long.mistake("run", "long", "--at-once", "0") == "--at-once must be a positive integer, got 0"
 
 
 @pytest.mark.parametrize(
@@ -174,8 +175,8 @@ def test_a_limit_must_leave_time(long):
 
 def test_a_cell_is_computed_once(tmp_path):
     place = Place(tmp_path)
-    first = kept(place, CELL, lambda folder: ROWS)
-    again = kept(place, dict(reversed(CELL.items())), lambda folder: pytest.fail("computed twice"))
+    first = list(kept(place, CELL, lambda folder: ROWS))
+    again = list(kept(place, dict(reversed(CELL.items())), lambda folder: pytest.fail("computed twice")))
     assert repr(first) == repr(again) and first[1]["loss"] == 1 / 3
     assert finished(tmp_path) == 1 and not (tmp_path / name(CELL)).exists()
 
@@ -190,9 +191,9 @@ def test_a_cell_is_computed_once(tmp_path):
 )
 def test_a_bad_cell_is_made_again(tmp_path, capsys, damage, message):
     place = Place(tmp_path)
-    first = kept(place, CELL, lambda folder: ROWS)
+    first = list(kept(place, CELL, lambda folder: ROWS))
     damage(tmp_path / f"{name(CELL)}.csv")
-    assert repr(kept(place, CELL, lambda folder: ROWS)) == repr(first)
+    assert repr(list(kept(place, CELL, lambda folder: ROWS))) == repr(first)
     said = capsys.readouterr().err
     assert said.startswith("warning: ") and message in said and said.count("\n") == 1
 
@@ -200,9 +201,9 @@ def test_a_bad_cell_is_made_again(tmp_path, capsys, damage, message):
 def test_after_the_deadline_no_cell_is_begun(tmp_path):
     early, late = Place(tmp_path, deadline=math.inf), Place(tmp_path, deadline=time.monotonic())
     with pytest.raises(OutOfTime):
-        kept(late, CELL, lambda folder: pytest.fail("begun"))
-    rows = kept(early, CELL, lambda folder: ROWS)
-    assert repr(kept(late, CELL, lambda folder: pytest.fail("begun"))) == repr(rows)
+        list(kept(late, CELL, lambda folder: pytest.fail("begun")))
+    rows = list(kept(early, CELL, lambda folder: ROWS))
+    assert repr(list(kept(late, CELL, lambda folder: pytest.fail("begun")))) == repr(rows)
 
 
 def test_a_run_is_of_one_data_set(tmp_path):

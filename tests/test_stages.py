@@ -83,7 +83,7 @@ def test_so_it_is_from_every_part_of_a_stage(project):
 
 
 def test_so_it_is_from_every_process_of_a_stage(project):
-    done = project.secondlook("run", "nets", "--case", "nets", "--workers", "2")
+    done = project.secondlook("run", "nets", "--case", "nets", "--at-once", "2")
     assert all(sentence in done.stderr for sentence in sentences(0.1, 0.3))
     assert diverged(project, "nets") == sentences(0.1, 0.3)
 

@@ -9,7 +9,7 @@ from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
 from .names import OPTIMISERS, every
-from .selections import CHANCE, accuracies, by_factor, epochs, totals
+from .selections import CHANCE, accuracies, by_factor, effort, epochs
 
 AGAINST = {"epoch": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 
@@ -17,17 +17,18 @@ AGAINST = {"epoch": None, "gradient equivalents": "gradient_equivalents", "secon
 @figure(cases={"resnet20_curves": "resnet20", "resnet32_curves": "resnet32", "small_curves": "small"})
 def curves(rows: pd.DataFrame, case: str) -> Figure:
     """Shows: test accuracy and loss against epochs, work and time, means over seeds; bands are ranges over seeds."""
-    figure, panels = style.axes(2, 3, height=4.2, sharey="row", sharex="col")
+    against = {label: name for label, name in AGAINST.items() if name is None or len(epochs(rows, case, name))}
+    figure, panels = style.axes(2, len(against), height=4.2, sharey="row", sharex="col")
     for line, (metric, label) in zip(
         panels, {"test_accuracy": "test accuracy, %", "test_loss": "test loss"}.items(), strict=True
     ):
         values = epochs(rows, case, metric)
-        for panel, name in zip(line, AGAINST.values(), strict=True):
+        for panel, name in zip(line, against.values(), strict=True):
             spent = epochs(rows, case, name) if name else None
             comparisons.curves(panel, values, OPTIMISERS, spent)
         line[0].set(ylabel=label)
-    for panel, effort in zip(panels[1], AGAINST, strict=True):
-        panel.set(xlabel=effort)
+    for panel, label in zip(panels[1], against, strict=True):
+        panel.set(xlabel=label)
     comparisons.legend(figure, panels[0, 0], len(OPTIMISERS))
     return figure
 
@@ -51,13 +52,13 @@ def accuracy(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@figure("small")
-def small_accuracy(rows: pd.DataFrame) -> Figure:
-    """Shows: the paper's Table 2 for ResNet-20, beside the accuracy of the small network after the last epoch."""
+@figure(cases={"quick_accuracy": "quick", "small_accuracy": "small"})
+def beside_the_paper(rows: pd.DataFrame, case: str) -> Figure:
+    """Shows: the paper's Table 2 for ResNet-20, beside the accuracy after the last epoch here."""
     figure, (stated, measured) = style.axes(1, 2, height=2.5)
     _stated(stated, "ResNet-20")
-    comparisons.spreads(measured, accuracies(rows, "small")[list(OPTIMISERS)])
-    measured.set(title="small network, here", xlabel="last epoch, %")
+    comparisons.spreads(measured, accuracies(rows, case)[list(OPTIMISERS)])
+    measured.set(title="small network, here" if case == "small" else "ResNet-20, few epochs, here", xlabel="last epoch, %")
     return figure
 
 
@@ -65,9 +66,9 @@ def small_accuracy(rows: pd.DataFrame) -> Figure:
 def frequency(rows: pd.DataFrame) -> Figure:
     """Shows: accuracy and cost of ResNet-20 by the steps from one Hessian to the next, beside the paper's Table 8."""
     figure, (left, right) = style.axes(1, 2, height=2.6)
-    best, time = accuracies(rows, "resnet20", "frequency", best=True), totals(rows, "seconds", "resnet20", "frequency")
+    best, (spent, what) = accuracies(rows, "resnet20", "frequency", best=True), effort(rows, "resnet20", "frequency")
     for k in TABLE_8_ACCURACY:
-        for panel, table in ((left, best), (right, time)):
+        for panel, table in ((left, best), (right, spent)):
             panel.plot(
                 [k] * len(table), table[every(k)], "o", color=style.COLOUR["AdaHessian"], label="here" if k == 1 else None
             )
@@ -75,31 +76,39 @@ def frequency(rows: pd.DataFrame) -> Figure:
     right.plot(list(TABLE_8_COST), list(TABLE_8_COST.values()), "x", color=style.INK, label="paper")
     right.plot(list(TABLE_8_COST), [1 + 2 / k for k in TABLE_8_COST], ":", color=style.GREY, label="1 + 2 / k")
     left.set(xlabel="steps from one Hessian to the next", ylabel="best-epoch accuracy, %")
-    right.set(xlabel="steps from one Hessian to the next", ylabel="time over that of SGD", ylim=(0, None))
+    right.set(xlabel="steps from one Hessian to the next", ylabel=f"{what} over that of SGD", ylim=(0, None))
     for panel in (left, right):
         panel.set_xticks(list(TABLE_8_COST))
         panel.legend()
     return figure
 
 
-@figure(cases={"variants": ("resnet20", "variants"), "small_variants": "small"})
+@figure(
+    cases={
+        "variants": ("resnet20", "variants"),
+        "quick_frequency": ("quick", "quick_frequency"),
+        "quick_absolute": ("quick", "quick_absolute"),
+        "small_variants": "small",
+    }
+)
 def variants(rows: pd.DataFrame, *cases: str) -> Figure:
     """Shows: accuracy of cheaper and other curvatures, less that of AdaHessian, by the time that they take."""
     figure, panel = style.axes(height=2.6)
-    table, time = accuracies(rows, *cases), totals(rows, "seconds", *cases).median()
+    table, (spent, what) = accuracies(rows, *cases), effort(rows, *cases)
+    time = spent.median()
     for method in table.columns.difference(["SGD", "Adam", "AdamW", "AdaHessian coupled"], sort=False):
-        gap = table[method] - table["AdaHessian"]
+        gap = (table[method] - table["AdaHessian"]).dropna()  # seeds that both have
         if method == "AdaHessian":
             panel.plot(time[method], 0, "D", color=style.COLOUR[method], label=method)
         else:
             comparisons.upright(panel, time[method], gap, style.COLOUR[method], method)
     panel.axhline(0, color=style.GREY, linewidth=0.8)
-    panel.set(xlabel="time of a run over that of SGD", ylabel="accuracy minus AdaHessian's, points", xlim=(0, None))
+    panel.set(xlabel=f"{what} of a run over that of SGD", ylabel="accuracy minus AdaHessian's, points", xlim=(0, None))
     panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-@figure(cases={"rate_sweep": "rates", "small_rate_sweep": "small_rates"})
+@figure(cases={"rate_sweep": "rates", "quick_rate_sweep": "quick_rates", "small_rate_sweep": "small_rates"})
 def rate_sweep(rows: pd.DataFrame, case: str) -> Figure:
     """Shows: accuracy by the factor on each method's learning rate, beside the paper's Table 6."""
     figure, (stated, measured) = style.axes(1, 2, height=2.7)

@@ -10,12 +10,13 @@ from dataclasses import replace
 import pandas as pd
 from scipy import stats
 
+from secondlook.errors import Mistake
 from secondlook.problems.published import TABLE_2, TABLE_8_ACCURACY
 from secondlook.study.declare import measure
 from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
-from .names import every
+from .names import PACE, every
 from .selections import accuracies, by_factor, epochs, totals
 
 MARGIN = 0.3  # points within which two accuracies count as the same
@@ -30,7 +31,7 @@ COMPARED = {  # the declared comparisons: the first minus the second, and the de
 }
 
 
-@measure(cases=("resnet20", "resnet32", "small"))
+@measure(cases=("resnet20", "resnet32", "quick", "small"))
 def each(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Accuracy of each method after the last epoch and, with the ending _best, in the best."""
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
@@ -43,7 +44,14 @@ def _difference(a: pd.Series, b: pd.Series) -> Estimate:
     return found if found.n >= FLIPS_FROM else replace(found, p=None)
 
 
-@measure(cases={"resnet20_differences": "resnet20", "resnet32_differences": "resnet32", "small_differences": "small"})
+@measure(
+    cases={
+        "resnet20_differences": "resnet20",
+        "resnet32_differences": "resnet32",
+        "quick_differences": "quick",
+        "small_differences": "small",
+    }
+)
 def differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """The declared comparisons after the last epoch, and in the best one."""
     found = {}
@@ -58,12 +66,29 @@ def frequency_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
     return over_every_step(rows, "resnet20", "frequency", best=True)
 
 
-@measure(cases={"variant_differences": ("resnet20", "variants"), "small_variant_differences": "small"})
+@measure(
+    cases={
+        "variant_differences": ("resnet20", "variants"),
+        "quick_frequency_differences": ("quick", "quick_frequency"),
+        "quick_absolute_differences": ("quick", "quick_absolute"),
+        "small_variant_differences": "small",
+    }
+)
 def over_every_step(rows: pd.DataFrame, *cases: str, best: bool = False) -> dict[str, Estimate]:
     """Every variant minus AdaHessian with a Hessian of the whole batch at every step, after the last epoch or in the best."""
     table = accuracies(rows, *cases, best=best)
     variants = [method for method in table if method.startswith("AdaHessian ") and method != "AdaHessian coupled"]
-    return {key(method.removeprefix("AdaHessian ")): _difference(table[method], table["AdaHessian"]) for method in variants}
+    pairs = {method: table[["AdaHessian", method]].dropna() for method in variants}  # seeds that both have
+    return {key(m.removeprefix("AdaHessian ")): _difference(pair[m], pair["AdaHessian"]) for m, pair in pairs.items()}
+
+
+@measure("quick")
+def pace(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seconds of an epoch of all optimisers side by side, and the epochs that they allowed."""
+    found = rows[(rows.case == "quick") & rows.metric.isin([PACE, "epochs"])].groupby("metric").value
+    if (found.nunique() > 1).any():
+        raise Mistake("the runs of cifar10/quick have different numbers of epochs: they are no comparison")
+    return {"seconds": Estimate(found.first()[PACE]), "epochs": Estimate(found.first()["epochs"])}
 
 
 @measure("small")
@@ -84,7 +109,7 @@ def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
-@measure(cases=("rates", "small_rates"))
+@measure(cases=("rates", "quick_rates", "small_rates"))
 def rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Of each method: the factor with the best mean accuracy, the learning rate that it makes, whether it lies inside the
     range, and the drop: how far accuracy is below that of the best factor, in points, on average over all factors. For the
@@ -123,7 +148,14 @@ def data(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-@measure(cases={"resnet20_comparisons": "resnet20", "resnet32_comparisons": "resnet32", "small_comparisons": "small"})
+@measure(
+    cases={
+        "resnet20_comparisons": "resnet20",
+        "resnet32_comparisons": "resnet32",
+        "quick_comparisons": "quick",
+        "small_comparisons": "small",
+    }
+)
 def comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """The declared comparisons as a table."""
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
@@ -192,7 +224,7 @@ def paper_frequency(rows: pd.DataFrame) -> pd.DataFrame:
             "Hessian every": k,
             "Accuracy, paper": fixed(paper),
             "here": interval(mean(best[every(k)]), fixed),
-            "Time over SGD's": fixed(time[every(k)].median()),
+            "Time over SGD's": fixed(time[every(k)].median()) if every(k) in time else "–",
         }
         for k, paper in TABLE_8_ACCURACY.items()
     ]
@@ -219,7 +251,7 @@ def precision_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-@measure(cases={"rates_table": "rates", "small_rates_table": "small_rates"})
+@measure(cases={"rates_table": "rates", "quick_rates_table": "quick_rates", "small_rates_table": "small_rates"})
 def by_rate(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """Mean accuracy after the last epoch by factor: all trials."""
     tables = by_factor(rows, case)

@@ -7,12 +7,16 @@ classes, and an infinite loss.
 import numpy as np
 import pandas as pd
 
+from secondlook.errors import Mistake
+
 CHANCE = 10.0  # per cent, with ten classes
 
 
 def epochs(rows: pd.DataFrame, case: str, metric: str) -> pd.DataFrame:
     """Values of `metric`, one line for each (method, factor, seed) in the order of the runs, one column for each epoch."""
     chosen = rows[(rows.case == case) & (rows.metric == metric)]
+    if chosen.empty:
+        return pd.DataFrame()
     order = list(dict.fromkeys(chosen.method))
     table = chosen.pivot(index=["method", "factor", "seed"], columns="step", values="value").reindex(order, level="method")
     if metric == "test_accuracy":
@@ -23,6 +27,8 @@ def epochs(rows: pd.DataFrame, case: str, metric: str) -> pd.DataFrame:
 def accuracies(rows: pd.DataFrame, *cases: str, best: bool = False) -> pd.DataFrame:
     """Test accuracy in per cent after the last epoch, or in the best: seeds by methods."""
     tables = [epochs(rows, case, "test_accuracy") for case in cases]
+    if len({len(table.columns) for table in tables}) > 1:
+        raise Mistake(f"{' and '.join(cases)} of cifar10 have different numbers of epochs: they are no comparison")
     found = pd.concat([table.max(axis=1) if best else table.iloc[:, -1] for table in tables])
     return _by_method(found)
 
@@ -33,9 +39,17 @@ def by_factor(rows: pd.DataFrame, case: str) -> dict[str, pd.DataFrame]:
     return {method: last[method].unstack("factor") for method in last.index.unique("method")}
 
 
+def effort(rows: pd.DataFrame, *cases: str) -> tuple[pd.DataFrame, str]:
+    """What runs took over SGD's, and what that is: time or, of networks that trained side by side, work."""
+    time = totals(rows, "seconds", *cases)
+    return (time, "time") if len(time) else (totals(rows, "gradient_equivalents", *cases), "work")
+
+
 def totals(rows: pd.DataFrame, metric: str, *cases: str) -> pd.DataFrame:
     """A whole run's `metric`, seconds or gradient equivalents, over that of SGD with the same seed: seeds by methods. SGD is in
-    the first of `cases`. A run that diverged has none."""
+    the first of `cases`. A run that diverged has none. Networks that trained side by side have no seconds, and no table."""
+    if any(epochs(rows, case, metric).shape[0] < epochs(rows, case, "lr").shape[0] for case in cases):
+        return pd.DataFrame()
     found = pd.concat([epochs(rows, case, metric).iloc[:, -1] for case in cases])
     table = _by_method(found)
     return table.div(table["SGD"], axis=0)

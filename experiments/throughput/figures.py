@@ -24,15 +24,15 @@ def _log(panel) -> None:
     panel.minorticks_off()
 
 
-@figure("resnet20", "resnet32")
-def steps(rows: pd.DataFrame) -> Figure:
+@figure(cases={"steps": ("resnet20", "resnet32"), "steps_all": ("resnet20_all", "resnet32_all")})
+def steps(rows: pd.DataFrame, *cases: str) -> Figure:
     """Shows: milliseconds of a step by optimiser and precision, eager and captured; every round is a dot."""
     figure, panels = style.axes(1, 2, height=3.4, sharey=True)
-    order = list(dict.fromkeys(times(rows, "resnet20").columns.get_level_values("method")))
-    for panel, (case, name) in zip(panels, NETWORKS.items(), strict=True):
+    order = list(dict.fromkeys(times(rows, cases[0]).columns.get_level_values("method")))
+    for panel, (case, name) in zip(panels, zip(cases, NETWORKS, strict=True), strict=True):
         table = times(rows, case)
         for method, mode, precision in table:
-            line = order.index(method) + 0.18 * (list(PRECISION).index(precision) - 1.5)
+            line = order.index(method) + 0.18 * (list(PRECISION).index(precision) - 2)
             x = table[method, mode, precision]
             panel.plot(x, [line] * len(x), MARKER[mode], color=PRECISION[precision], alpha=0.6, markeredgewidth=0)
         panel.set(title=name, xlabel="milliseconds a step")

@@ -26,7 +26,7 @@ def equality(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {key(*names): Estimate(values.max(skipna=False)) for names, values in found}
 
 
-@measure(cases=("resnet20", "resnet32"))
+@measure(cases=("resnet20", "resnet32", "resnet20_all", "resnet32_all"))
 def steps(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """A step over one of SGD in the same mode and precision."""
     return _medians(over_sgd(rows, case))
@@ -89,7 +89,14 @@ def equality_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-@measure(cases={"resnet20_table": "resnet20", "resnet32_table": "resnet32"})
+@measure(
+    cases={
+        "resnet20_table": "resnet20",
+        "resnet32_table": "resnet32",
+        "resnet20_all_table": "resnet20_all",
+        "resnet32_all_table": "resnet32_all",
+    }
+)
 def steps_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """Milliseconds, those over SGD's, and memory, one method and mode a line."""
     spent, ratios, held = times(rows, case), over_sgd(rows, case), times(rows, case, "peak_mib")

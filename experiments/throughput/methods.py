@@ -85,7 +85,8 @@ def usual_epochs(
     """Seconds of one epoch after another, without end, in the eager loop with a DataLoader. Optimisers of other
     packages ask for a gradient with a graph."""
     order = torch.Generator().manual_seed(0)
-    loader = DataLoader(pictures, batch, shuffle=True, generator=order, num_workers=readers, pin_memory=device == "cuda")
+    stay = {"num_workers": readers, "persistent_workers": readers > 0}  # so that no epoch waits for them to start
+    loader = DataLoader(pictures, batch, shuffle=True, generator=order, pin_memory=device == "cuda", **stay)
     second_order = not isinstance(optimizer, torch.optim.SGD)
 
     def go_through(batches) -> None:

@@ -2,6 +2,6 @@
 
 EAGER, CAPTURED, AGAIN = "eager", "captured", "eager again"
 ON_DEVICE, USUAL_LOOP = "data on the device", "DataLoader"
-NETWORKS = {"resnet20": "ResNet-20", "resnet32": "ResNet-32"}
+NETWORKS = ("ResNet-20", "ResNet-32")
 METHODS = ("SGD", "Adam", "AdaHessian", "AdaHessian every 4", "AdaHessian Gauss-Newton", "AdaHessian 1/4 batch")
-PRECISIONS = ("float32", "TF32", "bfloat16", "bfloat16, channels last")
+PRECISIONS = ("float32", "TF32", "TF32, channels last", "bfloat16", "bfloat16, channels last")

@@ -14,6 +14,7 @@ import sys
 import time
 import unicodedata
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from secondlook.errors import Diverged, Mistake, OutOfTime
@@ -72,7 +73,7 @@ def run(options) -> None:
     settings = [experiment.setting(case, options.scale, options.set, options.seed) for case in options.case or experiment.cases]
     if options.out and options.out.suffix == ".csv" and (len(settings) > 1 or not options.case):
         raise Mistake("--out names one file: say which --case goes there")
-    positive = {"--max-minutes": Positive, "--threads": PositiveInt, "--workers": PositiveInt}
+    positive = {"--max-minutes": Positive, "--threads": PositiveInt, "--at-once": PositiveInt}
     for name, kind in positive.items():
         if (value := getattr(options, name[2:].replace("-", "_"))) is not None:
             checked(kind, value, name)
@@ -87,7 +88,7 @@ def run(options) -> None:
         device=options.device,
         data=data_folder(options.data_root),
         threads=options.threads,
-        workers=options.workers,
+        at_once=options.at_once,
         minutes=options.max_minutes,
         commit=options.commit,
         dirty=options.dirty,
@@ -99,18 +100,47 @@ def run(options) -> None:
 def record(options) -> None:
     """Keep a result that was computed elsewhere, or takes long, in results/recorded/."""
     from secondlook.study import records, tables
-    from secondlook.study.experiment import Experiment
 
-    for path in options.table:
-        table, made = records.read_result(path)
-        experiment = Experiment(ROOT, made["experiment"])
-        setting = experiment.setting(made["case"])
+    for path, setting, table, made in _results(options.table):
         records.check_recorded(path, made, setting)
         out = Results(ROOT).recorded(setting.name)
         tables.write_table(out, table, made)
         say(f"{out}: {len(table)} rows of {setting.name}, made on {made['device']} at commit {made['commit'][:10]}")
         if setting.name not in records.recorded_stages(ROOT):
             say(f"list {setting.name} under 'recorded' in config/config.yaml")
+
+
+def _results(paths: list[Path]) -> Iterator[tuple]:
+    """Path, setting, table and record of each table, and of each whole stage in an archive of a lease."""
+    from secondlook.study import lease, records
+    from secondlook.study.experiment import Experiment
+
+    for path in paths:
+        if path.suffix != ".csv":
+            yield from ((path, *found) for found in lease.complete(ROOT, path, say))
+            continue
+        table, made = records.read_result(path)
+        yield path, Experiment(ROOT, made["experiment"]).setting(made["case"]), table, made
+
+
+def lease(options) -> None:
+    """Compute what config/lease.yaml lists, in its order, within a budget of seconds; the same command goes on."""
+    from secondlook.study.lease import Terms
+    from secondlook.study.lease import lease as through
+    from secondlook.study.needs import data_folder
+
+    if not options.budget > 0:
+        raise Mistake(f"--budget must be a positive number of seconds, got {options.budget}")
+    terms = Terms(
+        folder=str(options.out),
+        budget=options.budget,
+        device=options.device,
+        scale=options.scale,
+        data=str(data_folder(options.data_root)),
+        commit=options.commit,
+        dirty=options.dirty,
+    )
+    through(ROOT, terms, say)
 
 
 def import_(options) -> None:
@@ -249,6 +279,13 @@ def parser() -> argparse.ArgumentParser:
     def scale(made):
         made.add_argument("--scale", choices=SCALES, default="paper", help="paper: in results/; smoke: in results/smoke/")
 
+    def data_root(made):
+        made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
+
+    def commit(made):
+        made.add_argument("--commit", help="the commit of this code, where git cannot say")
+        made.add_argument("--dirty", action="store_true", help="with --commit: the code differs from it")
+
     verb("list", list_, "study")
 
     made = verb("new", new, "study")
@@ -278,11 +315,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--threads", type=int, help="threads of torch")
     made.add_argument(
-        "--workers", type=int, default=1, help="seeds at a time, each in a process: for a GPU that one does not fill"
+        "--at-once", type=int, default=1, help="networks at a time, each on a stream: for a GPU that one does not fill"
     )
-    made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
-    made.add_argument("--commit", help="the commit of this code, where git cannot say")
-    made.add_argument("--dirty", action="store_true", help="with --commit: the code differs from it")
+    data_root(made)
+    commit(made)
 
     made = verb("summarise", summarise, "study")
     experiment(made)
@@ -302,7 +338,15 @@ def parser() -> argparse.ArgumentParser:
     verb("readme", readme, "report")
 
     made = verb("record", record, "run")
-    made.add_argument("table", nargs="+", type=Path, metavar="FILE.csv", help="tables that 'run' wrote, each with its .json")
+    made.add_argument("table", nargs="+", type=Path, metavar="FILE", help="tables that 'run' wrote, or archives of a lease")
+
+    made = verb("lease", lease, "run")
+    made.add_argument("--budget", type=float, required=True, metavar="S", help="seconds in all, until the archive is written")
+    made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="ledger and archive; the same when it goes on")
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="where cases run that can run on either")
+    scale(made)
+    data_root(made)
+    commit(made)
 
     made = verb("import", import_, "run")
     experiment(made)
@@ -312,11 +356,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("folder", nargs=2, type=Path, metavar="FOLDER", help="results/ or results/smoke/ of a project")
 
     made = verb("data", data, "data")
-    made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
+    data_root(made)
 
     made = verb("doctor", doctor, "run")
     made.add_argument("--stages", action="store_true", help="a line for each stage, and not a summary")
-    made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
+    data_root(made)
     return top
 
 

@@ -55,9 +55,15 @@ class Method:
     def make_step(self, optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion) -> Step:
         """Captured on a GPU, operation by operation elsewhere; the numbers are the same."""
         make = captured_step if next(model.parameters()).is_cuda else eager_step
-        return make(
-            optimizer, model, criterion, differentiate if self.part == 1 else partial(differentiate_on_a_part, self.part)
-        )
+        return make(optimizer, model, criterion, self._differentiate)
+
+    def eager_step(self, optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion) -> Step:
+        """The same, captured nowhere."""
+        return eager_step(optimizer, model, criterion, self._differentiate)
+
+    @property
+    def _differentiate(self):
+        return differentiate if self.part == 1 else partial(differentiate_on_a_part, self.part)
 
     def cost(self, optimizer: torch.optim.Optimizer) -> Cost:
         """Of one estimate; on a part, with the gradient that it is differentiated from."""
@@ -94,6 +100,7 @@ METHODS = {
 PRECISIONS = {
     "float32": Precision(),
     "TF32": Precision(tf32=True),
+    "TF32, channels last": Precision(tf32=True, channels_last=True),
     "bfloat16": Precision(bf16=True),
     "bfloat16, channels last": Precision(bf16=True, channels_last=True),
 }

@@ -20,10 +20,8 @@ import json
 import keyword
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -226,15 +224,15 @@ def run(experiment: Experiment, setting: Setting, place: Place | None = None, wa
     """
     tables = []
     for seed in watch(setting.seeds):
-        rows = _rows(experiment, setting, seed, place)
-        table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+        rows = rows_of(experiment, setting, seed, place)
+        table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([row for row in rows if row is not None])
         tables.append(table.assign(experiment=setting.experiment, case=setting.case, seed=seed))
     table = pd.concat(tables, ignore_index=True)
     factors = [name for name in table if name not in COLUMNS]
     return table[["experiment", "case", "seed", *factors, "step", "metric", "value"]].astype({"value": float})
 
 
-def _rows(experiment: Experiment, setting: Setting, seed: int, place: Place | None) -> Iterable[dict] | pd.DataFrame:
+def rows_of(experiment: Experiment, setting: Setting, seed: int, place: Place | None) -> Iterable[dict] | pd.DataFrame:
     """What the function of the case gives for one seed."""
     where = [place] if experiment.takes_place(setting.case) else []
     return experiment.function(setting.case)(parameters(experiment, setting), seed, *where)
@@ -244,16 +242,3 @@ def parameters(experiment: Experiment, setting: Setting):
     """The parameters of a stage as its function takes them. Raises Mistake where one is missing, unknown or of a wrong kind."""
     kind = experiment.function(setting.case).parameters[setting.case]
     return build(kind, setting.parameters, str(experiment.folder / "config.yaml"))
-
-
-def run_seeds_together(experiment: Experiment, setting: Setting, place: Place, workers: int, begin: Callable[[], None]) -> None:
-    """Compute the cells of all seeds, `workers` of them at a time in processes of their own that call `begin` first; they are
-    kept in `place.work`, where `run` finds them. For a GPU that one small network does not fill. Raises what a seed raised."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin) as pool:
-        for seed in [pool.submit(_keep_seed, experiment.root, setting, place, seed) for seed in setting.seeds]:
-            seed.result()
-
-
-def _keep_seed(root: Path, setting: Setting, place: Place, seed: int) -> None:
-    for _ in _rows(Experiment(root, setting.experiment), setting, seed, place):
-        pass

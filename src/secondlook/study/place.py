@@ -25,12 +25,21 @@ class Place:
     device      'cpu' or 'cuda'
     data        the folder of the data sets
     deadline    value of time.monotonic() after which to stop by raising OutOfTime; None: never
+    at_once     how many run side by side; where it is more than 1, a case yields None between two steps: a turn of the others
+    captured    the methods whose steps may be captured on a GPU; None: all
+    cells       where finished cells are, if not in files in `work` (secondlook.study.cells)
     """
 
     work: Path
     device: str = "cpu"
     data: Path = Path("data")
     deadline: float | None = None
+    at_once: int = 1
+    captured: tuple[str, ...] | None = None
+    cells: object = None
+
+    def may_capture(self, method: str) -> bool:
+        return self.captured is None or method in self.captured
 
     def check_time(self) -> None:
         """Raise OutOfTime where the deadline has passed."""

@@ -64,7 +64,7 @@ def _git(root: Path, *words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _commit(root: Path, sources: Iterable[str], given: str | None, dirty: bool) -> dict:
+def commit_of(root: Path, sources: Iterable[str], given: str | None, dirty: bool) -> dict:
     """The commit that the code stands at, and whether the code differs from it; as given where git is not at hand. Of a
     repository that holds none of the project's `sources` (the project was unpacked inside it), neither. A source that it does
     not hold beside others that it does, as an ignored one, makes them dirty."""
@@ -116,7 +116,7 @@ def cost(wall_s: float, device: str = "cpu") -> dict:
     return {"wall_s": round(wall_s, 3), **_machine(device)}
 
 
-def _together(parts: list[dict]) -> dict:
+def together(parts: list[dict]) -> dict:
     """The parts of an interrupted run as one: times added, the most memory, every device and processor that had a share."""
 
     def all_of(key: str) -> str:
@@ -150,10 +150,10 @@ def provenance(
         "scale": setting.scale,
         "settings": setting.values,
         "settings_digest": setting.digest,
-        **_commit(experiment.root, sources, commit, dirty),
+        **commit_of(experiment.root, sources, commit, dirty),
         "sources": sources,
         "data": data or {},
-        **_together([*earlier, cost(wall_s)]),
+        **together([*earlier, cost(wall_s)]),
     }
 
 

@@ -1,20 +1,17 @@
 """Stages from their settings to tables with their records: one that was stopped goes on, and one that is done stays."""
 
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from secondlook.errors import Diverged, OutOfTime
 from secondlook.study import cells, records, tables, unfinished
-from secondlook.study.experiment import Experiment, Setting, parameters, run, run_seeds_together
+from secondlook.study.experiment import Experiment, Setting, parameters, run
 from secondlook.study.files import read, read_json, sole_writer
 from secondlook.study.needs import BUILT, check_needs, data_of, device_of
-from secondlook.study.parent import end_with
 from secondlook.study.place import Place
 from secondlook.study.progress import watch
 
@@ -26,7 +23,7 @@ class Terms:
     device      'cpu' or 'cuda', for stages that run on either
     data        the folder of the data sets
     threads     of torch; None: as many as torch takes
-    workers     seeds at a time, each in a process of its own
+    at_once     networks side by side, in turns and on a GPU each on a stream of its own
     minutes     after which to stop by raising OutOfTime, and leave what is done already; None: never
     commit      the commit of the code, where git cannot say; `dirty`: the code differs from it
     """
@@ -34,7 +31,7 @@ class Terms:
     device: str = "cpu"
     data: Path = BUILT
     threads: int | None = None
-    workers: int = 1
+    at_once: int = 1
     minutes: float | None = None
     commit: str | None = None
     dirty: bool = False
@@ -72,9 +69,12 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
             place.check_time()
             ends = Ends(place.work / unfinished.OWN[-1] if keeps else None)
             with unfinished.part(place, experiment, setting) if keeps else nullcontext([]) as earlier, ends.noted():
-                if keeps and terms.workers > 1:
-                    begin = partial(_begin_worker, terms.threads, os.getpid(), ends)
-                    run_seeds_together(experiment, setting, place, terms.workers, begin)
+                if keeps and terms.at_once > 1:
+                    from secondlook.study.beside import run_side_by_side  # with torch, which many stages do without
+
+                    ended = list(run_side_by_side(experiment, setting, place, setting.seeds, terms.at_once))
+                    for error in (error for _, error in ended if error):
+                        raise error
                 table = run(experiment, setting, place, lambda seeds: watch(seeds, setting.name))
         except OutOfTime as stop:
             kept = f"; {cells.finished(place.work)} finished cells of {setting.name} are kept in {place.work}"
@@ -82,7 +82,7 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
         wall_s = time.perf_counter() - start
         data = place.data_sets()
         record = records.provenance(experiment, setting, wall_s, terms.commit, terms.dirty, data, earlier)
-        record |= {"workers": terms.workers if keeps else 1, "diverged": ends.read()}
+        record |= {"at_once": terms.at_once if keeps else 1, "diverged": ends.read()}
         tables.write_table(out, table, record)
         if keeps:
             unfinished.end(place)
@@ -90,8 +90,7 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
 
 
 class Ends:
-    """How the runs of a stage ended that diverged, a sentence each: in `file`, which all parts and processes of a stage share,
-    or else in memory."""
+    """How the runs of a stage ended that diverged, a sentence each: in `file`, which all parts of it share, or in memory."""
 
     def __init__(self, file: Path | None):
         self.file, self.sentences = file, []
@@ -100,19 +99,16 @@ class Ends:
     def noted(self) -> Iterator[None]:
         """Until the end of the block what is warned of is noted, too."""
         with warnings.catch_warnings():
-            self.note()
+            show = warnings.showwarning
+
+            def shown(message, category, *where) -> None:
+                if issubclass(category, Diverged):
+                    self._keep(str(message))
+                show(message, category, *where)
+
+            warnings.simplefilter("always", Diverged)
+            warnings.showwarning = shown
             yield
-
-    def note(self) -> None:
-        show = warnings.showwarning
-
-        def shown(message, category, *where) -> None:
-            if issubclass(category, Diverged):
-                self._keep(str(message))
-            show(message, category, *where)
-
-        warnings.simplefilter("always", Diverged)
-        warnings.showwarning = shown
 
     def _keep(self, sentence: str) -> None:
         self.sentences.append(sentence)
@@ -131,9 +127,3 @@ def _limit_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-
-def _begin_worker(threads: int | None, parent: int, ends: Ends) -> None:
-    _limit_threads(threads)
-    end_with(parent)
-    ends.note()

@@ -16,7 +16,8 @@ Row of an epoch (from 1), every value a number:
     test_accuracy           share of them whose largest output is the label; nan where labels are not whole numbers
     gradients, products     work so far, in passes over a batch: gradients (with those of estimates), Hessian-vector products
     gradient_equivalents    the same as one number: gradients + 2 products, by the count of matrix products
-    seconds                 of training so far: steps with their preparation, and rules, without evaluation and checkpoints
+    seconds                 of training so far: steps with their preparation, and rules, without evaluation and checkpoints;
+                            where others run beside it, no time of its own
     diverged                1 from the epoch in which the loss was not finite
 
 A run that diverges ends, and does not raise. Its rows go on to the last epoch, with diverged = 1 and nan for all else but the
@@ -50,7 +51,6 @@ Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
 ROW = ("epoch", "lr", "train_loss", "test_loss", "test_accuracy", "gradients", "products", "gradient_equivalents")
 ROW += ("seconds", "diverged")
 EVALUATED = 1000  # examples at a time: large, as no graph is kept
-STRIDE = 20  # steps from one look at loss and clock to the next on a GPU, which waits for it; on a CPU every step is looked at
 
 
 def as_is(x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -122,7 +122,8 @@ class Run:
 
         self.batches = math.ceil(len(train[0]) / batch_size)  # of an epoch
         self.batch = 0  # done of this epoch
-        self.permutation = torch.empty(0, dtype=torch.long)  # of this epoch
+        self.permutation = torch.empty(0, dtype=torch.long)  # of this epoch, on the CPU
+        self.indices: Tensor | None = None  # the same on the device
         self.losses = torch.zeros(self.batches, dtype=torch.float64, device=device)  # of this epoch's batches
         self.seconds = 0.0
         self.rows: list[dict[str, float]] = []
@@ -166,16 +167,20 @@ class Run:
             rule.load_state_dict(kept)
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
-        self.permutation = state["permutation"]
+        self.permutation, self.indices = state["permutation"], None
         self.losses.copy_(state["losses"])
         for name in ("batch", "seconds", "rows", "diverged"):
             setattr(self, name, state[name])
 
     def advance(self, steps: int) -> None:
-        """Take the next `steps` steps of this epoch, or as many as are left, and end the epoch after its last."""
+        """Take the next `steps` steps of this epoch, or as many as are left, and end the epoch after its last.
+
+        On a GPU losses are read at the end of an epoch alone, as reading waits for the device; it is there that a run is found
+        to have diverged.
+        """
         start = time.perf_counter()
         if self.batch == 0:
-            self.permutation = torch.randperm(len(self.train[0]), generator=self.order)
+            self.permutation, self.indices = torch.randperm(len(self.train[0]), generator=self.order), None
         first = self.batch
         self.model.train()
         with self.precision.active():
@@ -187,7 +192,9 @@ class Run:
                 except torch.linalg.LinAlgError:  # a curvature that has no inverse, which is how some optimisers diverge
                     self.losses[self.batch] = math.nan
                 self.batch += 1
-        losses = self.losses[first : self.batch].tolist()  # waits for the device
+        if self.losses.is_cuda:
+            first = 0 if self.batch == self.batches else self.batch
+        losses = self.losses[first : self.batch].tolist()
         self.seconds += time.perf_counter() - start
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if bad is not None:
@@ -197,8 +204,10 @@ class Run:
 
     def _chosen(self, steps: int) -> Sequence[Tensor]:
         """Indices of the next batches of this epoch."""
+        if self.indices is None:
+            self.indices = self.permutation.to(self.train[0].device)  # once an epoch: the copy waits for the device
         first = self.batch * self.batch_size
-        return self.permutation[first : first + steps * self.batch_size].to(self.train[0].device).split(self.batch_size)
+        return self.indices[first : first + steps * self.batch_size].split(self.batch_size)
 
     def _end_epoch(self) -> None:
         """Let the rules act, evaluate, add the epoch's row, and move on."""
@@ -268,15 +277,16 @@ def evaluate(run: Run, data: Data) -> tuple[float, float]:
     return float(loss) / examples, float(right) / examples
 
 
-def train(run: Run, checkpoints: Checkpoints | None = None) -> Iterator[dict[str, float]]:
-    """The rows of `run`, epoch by epoch to the last; those of a run that is already on disk come first.
+def train(run: Run, checkpoints: Checkpoints | None = None, turns: bool = False) -> Iterator[dict[str, float] | None]:
+    """The rows of `run`, epoch by epoch to the last; those of a run that is already on disk come first. With `turns`, None
+    after every step: see `take_turns`.
 
     Raises OutOfTime at the checkpoints' deadline, and Mistake where they are of another run or cannot be written.
     """
     if checkpoints and (state := checkpoints.load(run.settings)):
         run.load_state_dict(state)
     yield from run.rows
-    stride = 1 if run.losses.device.type == "cpu" else STRIDE
+    stride = run.batches if run.losses.is_cuda and not turns else 1
     while (given := len(run.rows)) < run.epochs:
         run.advance(stride)
         if checkpoints and len(run.rows) == run.epochs:
@@ -284,3 +294,5 @@ def train(run: Run, checkpoints: Checkpoints | None = None) -> Iterator[dict[str
         elif checkpoints:
             checkpoints.look(run.state_dict, f"after {len(run.rows)} of {run.epochs} epochs")
         yield from run.rows[given:]
+        if turns:
+            yield None
