@@ -231,8 +231,8 @@ def _floor(params: Floor, seed: int, device: str):
 
 @cache
 def operations(params: Floor, method: str, device: str) -> int:
-    """Multiplications and additions of all convolutions and matrix products of a step, as torch does and counts them. For SGD
-    it is the least possible; for AdaHessian a little more than that, in the stem and in strided layers."""
+    """Multiplications and additions of all convolutions and matrix products of a step, as torch counts them. For both
+    methods whose bytes are counted it is the least possible."""
     model = params.start(device)
     step = step_of(method, EAGER, METHODS[method].optimizer(model, params.lr, params), model)
     images, y = params.noise(params.batch, device)
