@@ -105,6 +105,18 @@ def test_elsewhere_it_is_an_approximation():
     assert 0.01 < (torch.kron(G, A) - block).norm() / block.norm() < 1
 
 
+def test_factors_are_those_of_a_model_in_either_mode():
+    model, x = build(*copy.deepcopy(NONLINEAR)), normal(12, 3, seed=7)
+    trained = kronecker_factors(model, x)
+    model.eval()
+    for name, factors in kronecker_factors(model, x).items():
+        assert all(map(torch.equal, factors, trained.pop(name)))
+    assert not trained and not any(m.training for m in model.modules())
+    for without in (nn.LayerNorm(3).double(), model.requires_grad_(False)):
+        with pytest.raises((ValueError, RuntimeError), match="^model has no Linear or Conv2d|^the output has no graph"):
+            kronecker_factors(without, x)
+
+
 @pytest.mark.parametrize("likelihood", ["categorical", "squared"])
 def test_drawn_targets_have_the_exact_expectation(likelihood):
     """4000 draws for each of 6 examples, within five standard errors of every entry."""

@@ -255,8 +255,8 @@ def kronecker_factors(
 ) -> dict[str, Factors]:
     """(A, G) of every supported layer of `model` at the inputs x (N, ...), by name; the model runs in the mode it is in.
 
-    `fisher` is 'exact' or 'mc', `batch_first` as of `Statistics`. Parameters and gradients are left alone. A layer in eval()
-    mode is left out.
+    `fisher` is 'exact' or 'mc', `batch_first` as of `Statistics`. Parameters and gradients are left alone. A layer with a
+    frozen weight is left out.
 
     >>> A, G = kronecker_factors(torch.nn.Linear(1, 2), torch.tensor([[1.0], [3.0]]))[""]
     >>> A  # the means of x^2, x and 1
@@ -270,9 +270,16 @@ def kronecker_factors(
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
     statistics = Statistics({name: layer for name, layer in model.named_modules() if supported(layer)}, batch_first)
+    modes = [(layer, layer.training) for layer in statistics.layers.values()]
     try:
+        for layer, _ in modes:
+            layer.train()  # which changes nothing in these layers, and counts them
         with torch.enable_grad():
             statistics.gather_from(model(x), fisher, likelihood, generator)
     finally:
         statistics.remove()
-    return statistics.factors()
+        for layer, mode in modes:
+            layer.train(mode)
+    if not (found := statistics.factors()):
+        raise ValueError("model has no Linear or Conv2d layer with a trainable weight")
+    return found
