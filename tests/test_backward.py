@@ -111,6 +111,24 @@ def test_so_they_have_from_an_objective(monkeypatch):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("method", [PerExample(), PerExample(groups=3), GaussNewtonDiagonal(), GaussNewtonDiagonal(2)], ids=str)
+def test_examples_that_do_not_count_for_themselves_are_not_taken_apart(method):
+    """Class weights are divided by their sum over the batch: of an example alone they cancel."""
+    layer = linear()
+    for name in ("weights of classes", "ignored", "share"):
+        L = Objective(of_module(layer, LOSSES[name]), list(layer.parameters()), (X, Y))
+        if name == "share":
+            method(L, torch.Generator().manual_seed(0))
+            continue
+        with pytest.raises(
+            ValueError, match="^the loss of a batch is not the mean of its examples' own, .* divide by a constant"
+        ):
+            method(L, torch.Generator().manual_seed(0))
+    L = Objective(of_module(layer, LOSSES["sum"]), list(layer.parameters()), (X, Y))
+    with pytest.raises(ValueError, match="^the loss of a batch is not the mean"):
+        method(L, torch.Generator().manual_seed(0))
+
+
 def one_logit(z, y):
     return functional.binary_cross_entropy_with_logits(z, functional.one_hot(y, 4).double())
 
@@ -180,6 +198,9 @@ def test_parameters_behind_a_reentrant_checkpoint_are_refused_and_reached_behind
     block, loss = checkpointed(True)
     with pytest.raises(RuntimeError, match="^parameters behind a reentrant checkpoint"):
         Newton(block.parameters()).step(loss)
+    other = torch.ones((), dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="^parameters behind a reentrant checkpoint"):
+        hessian_diagonal(loss() + other**2, [other, *block.parameters()])
 
 
 def flat_loss(block):

@@ -28,6 +28,7 @@ from torch import Tensor
 from secondlook.curvature.batches import apart
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost, Objective
+from secondlook.curvature.per_example import refuse_mixing
 from secondlook.curvature.products import Vector
 from secondlook.curvature.source import Source
 
@@ -66,6 +67,7 @@ class GaussNewtonDiagonal:
         D = [torch.zeros_like(p) for p in H.params]
         for w, *batch in H.weighted():
             x, y = apart(batch, "GaussNewtonDiagonal")
+            refuse_mixing(H, x, y, self.chunk_size)
             share = w / len(x) if H.reduction == "mean" else w
             for xs, ys in zip(x.split(self.chunk_size), y.split(self.chunk_size), strict=True):
                 torch._foreach_add_(D, self._examples(H, xs, ys, generator), alpha=share)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from secondlook.curvature.batches import Batches, Nested, apart, count
-from secondlook.curvature.products import GraphHessian, Operator, Vector, hvp, in_chunks
+from secondlook.curvature.products import GraphHessian, Operator, Vector, hvp, in_chunks, refuse_hidden
 
 LossFn = Callable[[list[Tensor], Nested, Nested], Tensor]  # (theta, x (N_b, ...), y (N_b, ...)) -> scalar
 Model = Callable[[list[Tensor], Nested], Tensor]  # (theta, x (N_b, ...)) -> outputs (N_b, ...), each example for itself
@@ -328,4 +328,6 @@ def _gradients(loss: Tensor, theta: Sequence[Tensor], create_graph: bool = False
     found = torch.autograd.grad(loss, theta, create_graph=create_graph, allow_unused=True)
     if all(g is None for g in found):
         raise RuntimeError("the loss does not depend on the parameters: compute it from those that it is given")
+    if any(g is None for g in found):
+        refuse_hidden(loss)
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, theta, strict=True)]

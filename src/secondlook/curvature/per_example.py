@@ -14,7 +14,8 @@ Cost: by the count of operations one Hessian-vector product and its gradient for
 as many numbers to go through: wide layers take far longer than the count says. Memory: a probe and a product for every example
 in flight, 2 n `chunk_size` numbers; for M groups 2 n, and the products are M smaller ones. `Preactivations` has neither price.
 
-Every example must count for itself in the loss, and `loss_fn` must take a batch of one. Deviations: no paper is followed.
+Every example must count for itself in the loss, for which two passes forward look, and `loss_fn` must take a batch of one.
+Deviations: no paper is followed.
 """
 
 from collections.abc import Iterator
@@ -63,9 +64,11 @@ class PerExample:
         """D, one tensor for each parameter; see `Diagonal`."""
         self.source.check(self, H)
         D = [torch.zeros_like(p) for p in H.params]
-        for _ in range(self.probes):
+        for j in range(self.probes):
             for w, *batch in H.weighted():
                 x, y = apart(batch, "PerExample")
+                if j == 0:
+                    refuse_mixing(H, x, y, self.chunk_size, self.groups)
                 terms = self._examples(H, x, y, generator) if self.groups is None else self._groups(H, x, y, generator)
                 for share, term in terms:
                     torch._foreach_add_(D, term, alpha=w * share / self.probes)
@@ -86,6 +89,27 @@ class PerExample:
             if len(xs):  # there may be more groups than examples
                 part = Objective(H.loss_fn, H.params, (xs, ys), reduction=H.reduction, mode=H.mode)
                 yield (len(xs) / len(x) if H.reduction == "mean" else 1.0), Hutchinson()(part, generator)
+
+
+@torch.no_grad()
+def refuse_mixing(H: Objective, x: Tensor, y: Tensor, chunk_size: int, groups: int | None = None) -> None:
+    """ValueError unless the loss of the batch (x, y) is the mean, or the sum, of its examples' or groups' own."""
+    theta = [p.detach() for p in H.params]
+    whole = H.loss_fn(theta, x, y)
+    if groups is None:
+        own = torch.func.vmap(lambda x, y: H.loss_fn(theta, x[None], y[None]), chunk_size=chunk_size)(x, y)  # (N,)
+        counts = torch.ones_like(own)
+    else:
+        parts = [part for part in zip(x.tensor_split(groups), y.tensor_split(groups), strict=True) if len(part[0])]
+        own = torch.stack([H.loss_fn(theta, *part) for part in parts])
+        counts = own.new_tensor([len(part[0]) for part in parts])
+    shares = counts / len(x) if H.reduction == "mean" else torch.ones_like(own)
+    rounding = (1000 * torch.finfo(own.dtype).eps * (shares @ own.abs())).nan_to_num().item()
+    if not torch.isclose(whole, shares @ own, rtol=0, atol=rounding, equal_nan=True):
+        raise ValueError(
+            f"the loss of a batch is not the {H.reduction} of its examples' own, {whole.item():.6g} and {shares @ own:.6g}:"
+            " weights of classes, ignored labels and other means over a batch cannot be taken apart; divide by a constant"
+        )
 
 
 def _products(H: Objective, x: Tensor, y: Tensor, z: Vector) -> tuple[Tensor, ...]:

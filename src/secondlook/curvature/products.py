@@ -97,6 +97,24 @@ def hvp(
     return [p.new_zeros((*k, *p.shape)) if Hv is None else Hv for Hv, p in zip(found, params, strict=True)]
 
 
+def refuse_hidden(loss: Tensor) -> None:
+    """RuntimeError where parameters may hide from torch.autograd.grad: behind a checkpoint that is reentrant.
+
+    A reentrant checkpoint starts a pass backward of its own, which reaches parameters that the loss's graph does not show.
+    """
+    seen, fresh = set(), [loss.grad_fn]
+    while fresh:
+        node = fresh.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if type(node).__name__ == "CheckpointFunctionBackward":
+            raise RuntimeError(
+                "parameters behind a reentrant checkpoint get no gradient here: call checkpoint(..., use_reentrant=False)"
+            )
+        fresh += [parent for parent, _ in node.next_functions]
+
+
 def _advice(message: str) -> str:
     """What to do about an error of torch in a second derivative; `message` itself where it needs no advice."""
     if "scaled_dot_product" in message:

@@ -15,7 +15,7 @@ from torch import Tensor
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.gauss_newton import row_weights
 from secondlook.curvature.objective import Cost, Objective
-from secondlook.curvature.products import GraphHessian
+from secondlook.curvature.products import GraphHessian, refuse_hidden
 from secondlook.curvature.source import Given, GraphLogits, Source, check_estimator
 
 SEED = 200600719  # of the probes, where no generator is given: the number of AdaHessian's paper
@@ -57,24 +57,6 @@ def evaluate(closure: Callable[[], Tensor | None], params: Iterable[Tensor]) -> 
             for p, g in aside:
                 p.grad = g
     return loss, differentiated
-
-
-def refuse_hidden(loss: Tensor) -> None:
-    """RuntimeError where parameters may hide from torch.autograd.grad: behind a checkpoint that is reentrant.
-
-    A reentrant checkpoint starts a pass backward of its own, which reaches parameters that the loss's graph does not show.
-    """
-    seen, fresh = set(), [loss.grad_fn]
-    while fresh:
-        node = fresh.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if type(node).__name__ == "CheckpointFunctionBackward":
-            raise RuntimeError(
-                "parameters behind a reentrant checkpoint get no gradient here: call checkpoint(..., use_reentrant=False)"
-            )
-        fresh += [parent for parent, _ in node.next_functions]
 
 
 def no_gradient_scaler(optimizer: torch.optim.Optimizer) -> bool:

@@ -42,6 +42,7 @@ import torch
 from torch import Tensor
 
 from secondlook.curvature.blocks import BlockHessian, Blocks, whole
+from secondlook.curvature.products import refuse_hidden
 from secondlook.curvature.trust_region import in_eigenbasis, steihaug
 from secondlook.curvature.vectors import flat, split
 from secondlook.optim.base import (
@@ -52,7 +53,6 @@ from secondlook.optim.base import (
     Checked,
     check,
     evaluate,
-    refuse_hidden,
     refuse_sparse_and_complex,
 )
 
