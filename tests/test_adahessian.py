@@ -130,7 +130,7 @@ def test_a_run_resumes_bit_for_bit_from_its_state_dict(options):
 
 
 def test_a_state_dict_without_a_generator_leaves_the_own_one():
-    params, optimizer = start(BOWL)
+    _, optimizer = start(BOWL)
     saved = {key: value for key, value in optimizer.state_dict().items() if key != "generator"}
     before = optimizer.generator.get_state()
     optimizer.load_state_dict(saved)

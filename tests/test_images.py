@@ -200,7 +200,7 @@ CAT = "given/cifar10/train/cat/0001.png"
     "harm, line",
     [
         (lambda: cut(Path(CAT)), "given/cifar10: train/cat/0001.png is corrupt or truncated: "),
-        (lambda: Path(CAT).write_text("cat"), "given/cifar10: train/cat/0001.png is corrupt or truncated: "),
+        (lambda: Path(CAT).write_text("cat", encoding="utf-8"), "given/cifar10: train/cat/0001.png is corrupt or truncated: "),
         (lambda: Path(CAT).unlink(), "given/cifar10 has 2 images in train/cat, expected 3"),
         (lambda: shutil.copy(CAT, "given/cifar10/test/cat/0009.png"), "given/cifar10 has 3 images in test/cat, expected 2"),
         (lambda: shutil.rmtree("given/cifar10/test/ship"), "given/cifar10 has 0 images in test/ship, expected 2"),

@@ -4,6 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,30 @@ def test_make_leaves_the_lock_of_one_that_lives(killed):
         fcntl.flock(alive, fcntl.LOCK_SH)
         done = make(killed)
     assert "0.input.lock" in done.stdout and "killed" not in done.stdout
+
+
+def test_a_snakemake_that_was_killed_is_told_from_one_that_lives(project):
+    """With Snakemake itself: it is known to live while it does, and what it leaves behind is in the way of no other."""
+    project.replace("experiments/demo/config.yaml", "pause: 0.0", "pause: 60")
+    stage, unlock = "results/raw/demo/slow.csv", [sys.executable, "workflow/unlock.py"]
+    begun = project.folder / "results/raw/demo/.slow.csv.lock"
+    running = subprocess.Popen(**project.command("snakemake", "--cores", "1", stage), stderr=subprocess.DEVNULL)
+    try:
+        while not begun.exists() and running.poll() is None:
+            time.sleep(0.1)
+        assert list(project.folder.glob(".snakemake/locks/*.lock"))
+        assert subprocess.run(unlock, cwd=project.folder, capture_output=True, check=True).stdout == b""
+    finally:
+        running.kill()
+        running.wait()
+    assert b"was killed" in subprocess.run(unlock, cwd=project.folder, capture_output=True, check=True).stdout
+    project.replace("experiments/demo/config.yaml", "pause: 60", "pause: 0.0")
+    project.snakemake(stage)
+
+
+def test_snakemake_needs_no_home(project):
+    home = project.write("home", "a file, in which nothing can be made")
+    command = project.command("snakemake", "--dry-run", "--cores", "1")
+    environment = {name: value for name, value in command["env"].items() if not name.startswith("XDG_")}
+    done = subprocess.run(**{**command, "env": environment | {"HOME": str(home)}}, capture_output=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr

@@ -139,7 +139,7 @@ def test_an_experiments_configuration(config, case, seeds, deep):
 TABLE = pd.DataFrame([["demo", "decay", 0, 1, "loss", 0.5]], columns=COLUMNS).to_csv(index=False).encode()
 RECORD = {
     **dict.fromkeys(FIELDS, "a"),
-    **dict.fromkeys([name for name, kind in FIELDS.items() if kind is dict], {}),
+    **{name: {} for name, kind in FIELDS.items() if kind is dict},
     **{"commit": "0" * 40, "dirty": False, "scale": "paper", "experiment": "demo", "case": "decay"},
 }
 

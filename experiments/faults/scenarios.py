@@ -263,7 +263,8 @@ def _begun_anew(cases: tuple[str, ...], harm: str, project: Project) -> Iterator
 
 fault("job killed (-9) between two seeds", "", exit=KILLED)(partial(_begun_anew, ("rows",), "kill rows"))
 fault("job killed (-9) in a training step", "", *TRAINING, exit=KILLED)(partial(_begun_anew, ("training",), "kill training"))
-fault("loss becomes nan at a step", "", *TRAINING, exit=0, spared="(?!Adam)")(
+DIVERGED = r"warning: non-finite loss nan at step 6 \(Adam, lr 0\.1, seed 0\)"
+fault("loss becomes nan at a step", DIVERGED, *TRAINING, exit=0, spared="(?!Adam)")(
     partial(_begun_anew, ("training",), "nan training")
 )
 

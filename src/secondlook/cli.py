@@ -14,7 +14,7 @@ import sys
 import time
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from secondlook.errors import Diverged, Mistake, OutOfTime
@@ -34,10 +34,11 @@ ROOT = Path()  # the project is the folder that the command is given in
 
 
 def say(text: str) -> None:
+    """Print a line now, also into a file or a pipe."""
     print(text, flush=True)
 
 
-def list_(_) -> None:
+def list_(_: argparse.Namespace) -> None:
     """Say which experiments there are."""
     from secondlook.study.claims import declared
     from secondlook.study.experiment import experiments
@@ -53,7 +54,7 @@ def list_(_) -> None:
                 say(f"  {case} is unrecorded: it needs device cuda, and there is no result of it yet")
 
 
-def new(options) -> None:
+def new(options: argparse.Namespace) -> None:
     """Begin an experiment: a folder with all its parts, which runs as it is."""
     from secondlook.study.scaffold import scaffold
 
@@ -62,9 +63,9 @@ def new(options) -> None:
     say(f"try it: python -m secondlook run {options.name}; CONTRIBUTING.md lists what to change, and where else it is named")
 
 
-def run(options) -> None:
+def run(options: argparse.Namespace) -> None:
     """Compute cases of an experiment, or all of them, and write their rows. With --max-minutes, the same command goes on."""
-    from secondlook.study.experiment import Experiment
+    from secondlook.study.experiment import Experiment, Setting
     from secondlook.study.needs import data_folder
     from secondlook.study.parameters import Positive, PositiveInt, checked
     from secondlook.study.stages import Terms, compute
@@ -78,7 +79,7 @@ def run(options) -> None:
         if (value := getattr(options, name[2:].replace("-", "_"))) is not None:
             checked(kind, value, name)
 
-    def out(setting) -> Path:
+    def out(setting: Setting) -> Path:
         if options.out:
             return options.out if options.out.suffix == ".csv" else options.out / f"{setting.name}.csv"
         mine = options.set or options.seed is not None
@@ -97,7 +98,7 @@ def run(options) -> None:
         say(line)
 
 
-def record(options) -> None:
+def record(options: argparse.Namespace) -> None:
     """Keep a result that was computed elsewhere, or takes long, in results/recorded/."""
     from secondlook.study import records, tables
 
@@ -123,7 +124,7 @@ def _results(paths: list[Path]) -> Iterator[tuple]:
         yield path, Experiment(ROOT, made["experiment"]).setting(made["case"]), table, made
 
 
-def lease(options) -> None:
+def lease(options: argparse.Namespace) -> None:
     """Compute what config/lease.yaml lists, in its order, within a budget of seconds; the same command goes on."""
     from secondlook.study.lease import Terms
     from secondlook.study.lease import lease as through
@@ -143,7 +144,7 @@ def lease(options) -> None:
     through(ROOT, terms, say)
 
 
-def import_(options) -> None:
+def import_(options: argparse.Namespace) -> None:
     """Take recorded results as the results of stages, having checked that they belong to today's settings."""
     from secondlook.study import records, tables
     from secondlook.study.experiment import Experiment
@@ -166,7 +167,7 @@ def import_(options) -> None:
         say(f"{out}: {len(table)} rows of {setting.name}, recorded on {machine}")
 
 
-def summarise(options) -> None:
+def summarise(options: argparse.Namespace) -> None:
     """Compute the numbers that claims and text quote from an experiment's rows."""
     from secondlook.study import measures, records
     from secondlook.study.experiment import Experiment
@@ -180,7 +181,7 @@ def summarise(options) -> None:
     say(f"{out}: {len(summary.measures)} measures, {len(summary.tables)} tables")
 
 
-def figure(options) -> None:
+def figure(options: argparse.Namespace) -> None:
     """Draw figures of an experiment."""
     from secondlook.reporting import style
     from secondlook.study import records
@@ -204,7 +205,7 @@ def figure(options) -> None:
         say(f"{(options.out or results.figures) / experiment.name}: {name}")
 
 
-def claims(options) -> None:
+def claims(options: argparse.Namespace) -> None:
     """Compute the verdict on every claim, and print them."""
     from secondlook.study.claims import judge_all, read_claims, shown
     from secondlook.study.experiment import experiments
@@ -219,7 +220,7 @@ def claims(options) -> None:
         say(shown(claim))
 
 
-def report(options) -> None:
+def report(options: argparse.Namespace) -> None:
     """Build the paper: PDF, HTML and a LaTeX folder."""
     from secondlook.reporting.paper import build
 
@@ -227,21 +228,21 @@ def report(options) -> None:
         say(f"{path}")
 
 
-def readme(_) -> None:
+def readme(_: argparse.Namespace) -> None:
     """Put the verdict table and its figures into README.md."""
     from secondlook.reporting.readme import update
 
     say(update(Results(ROOT)))
 
 
-def compare(options) -> None:
+def compare(options: argparse.Namespace) -> None:
     """Say whether two results folders hold the same tables, numbers, verdicts and figures, byte for byte."""
     from secondlook.study.compare import compare as found
 
     say(found(*options.folder))
 
 
-def data(options) -> None:
+def data(options: argparse.Namespace) -> None:
     """Build the array file of CIFAR-10 in data/, from an image folder or archive that is there, or from a download."""
     from secondlook.study.datasets import build_cifar10
     from secondlook.study.needs import BUILT, data_folder
@@ -252,7 +253,7 @@ def data(options) -> None:
     say(f"{ROOT / BUILT}: {said}, {time.perf_counter() - start:.1f} s")
 
 
-def doctor(options) -> None:
+def doctor(options: argparse.Namespace) -> None:
     """Say what is installed, which device and data there are, and which stages can run here."""
     from secondlook.study.doctor import examine
 
@@ -261,6 +262,7 @@ def doctor(options) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The verbs and their options."""
     top = argparse.ArgumentParser(
         prog="secondlook",
         description="A second look at second-order optimisation: run the experiments, judge the claims, build the paper.",
@@ -268,15 +270,15 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(metavar="VERB", required=True)
 
-    def verb(name, function, extra):
+    def verb(name: str, function: Callable[[argparse.Namespace], None], extra: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=function.__doc__, description=function.__doc__)
         made.set_defaults(function=function, verb=name, extra=extra)
         return made
 
-    def experiment(made):
+    def experiment(made: argparse.ArgumentParser) -> None:
         made.add_argument("experiment", help="name of a folder in experiments/")
 
-    def scale(made):
+    def scale(made: argparse.ArgumentParser) -> None:
         made.add_argument("--scale", choices=SCALES, default="paper", help="paper: in results/; smoke: in results/smoke/")
 
     def data_root(made):
@@ -365,6 +367,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: list[str] | None = None) -> int:
+    """Run a command, by default the one that the process was given, and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test may have put something else there
             stream.reconfigure(errors=PLAINLY)
@@ -389,7 +392,7 @@ def main(words: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ModuleNotFoundError as error:
-        print(f"secondlook: {_missing(error.name, options.verb, options.extra)}", file=sys.stderr)
+        print(f"secondlook: {_missing(error.name or '?', options.verb, options.extra)}", file=sys.stderr)
         return 1
     except MemoryError:
         print(f"secondlook: {options.verb} needs more memory than there is", file=sys.stderr)
@@ -410,8 +413,9 @@ def _missing(module: str, verb: str, extra: str) -> str:
     return f"{verb} needs {package}, which is not installed: pip install 'secondlook[{whole}]'"
 
 
-def _plainly(error: UnicodeError) -> tuple[str, int]:
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
     """What a terminal of few characters shows in place of those that it lacks: 8×10⁻⁵ as 8x10^-5, what nothing is like as ?."""
+    assert isinstance(error, UnicodeEncodeError)  # the only kind that asks
     text = error.object[error.start : error.end]
     raised = re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda found: "^" + unicodedata.normalize("NFKD", found[0]), text)
     plain = raised.translate(PLAIN).encode("ascii", "replace").decode()

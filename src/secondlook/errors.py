@@ -7,7 +7,7 @@ class Mistake(Exception):
     """Something that the user can put right. Its text is one line, whatever is quoted in it; the command line prints it and
     exits with status 1."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         line = " ".join(text.splitlines())
         super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
 

@@ -35,7 +35,7 @@ class Averaged:
     block_size: int = 1
     averaging: str = "signed"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_estimator("method", self.method)
         if not (isinstance(self.block_size, int) and self.block_size >= 1):
             raise ValueError(f"block_size must be a positive integer, got {self.block_size!r}")

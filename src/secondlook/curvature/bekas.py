@@ -39,7 +39,7 @@ class Bekas:
 
     source = Source.GRAPH
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Hutchinson(self.probes)  # which checks the number
 
     def cost(self, params: Vector) -> Cost:

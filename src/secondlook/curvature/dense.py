@@ -21,6 +21,7 @@ multiplications. Memory is the n^2 numbers of the result and a chunk's intermedi
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def hessian(
     data: object = None,
     *,
     chunk_size: int = 128,
-    **options,
+    **options: Any,
 ) -> Tensor:
     """H (n, n) of a loss, `chunk_size` rows at a time. Arguments: see `hessian_of`.
 

@@ -40,7 +40,7 @@ class DiagPlusPlus:
 
     source = Source.GRAPH
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (isinstance(self.budget, int) and self.budget >= 3):
             raise ValueError(f"budget must be an integer of at least 3, got {self.budget!r}")
 

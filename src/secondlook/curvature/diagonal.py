@@ -4,7 +4,7 @@ D = hessian_diagonal(loss, params, data, method=Hutchinson(probes=10))
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def hessian_diagonal(
     data: object = None,
     method: Diagonal = ONE_PROBE,
     generator: torch.Generator | None = None,
-    **options,
+    **options: Any,
 ) -> list[Tensor]:
     """D of a loss, one tensor for each parameter. Loss, params, data and options: as of `hessian_of`.
 

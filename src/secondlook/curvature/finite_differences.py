@@ -78,7 +78,7 @@ class FiniteDifferences:
 
     source = Source.OBJECTIVE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_estimator("method", self.method, Source.GRAPH)
         if not self.step > 0:
             raise ValueError(f"step must be a number above zero, got {self.step!r}")

@@ -49,7 +49,7 @@ class GaussNewtonDiagonal:
 
     source = Source.LAYERS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("draws", "chunk_size"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1) and (name, value) != ("draws", None):

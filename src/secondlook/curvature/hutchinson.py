@@ -45,7 +45,7 @@ class Hutchinson:
 
     source = Source.GRAPH
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (isinstance(self.probes, int) and self.probes >= 1):
             raise ValueError(f"probes must be a positive integer, got {self.probes!r}")
         if self.distribution not in DISTRIBUTIONS:

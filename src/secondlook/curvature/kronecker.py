@@ -70,6 +70,7 @@ def output_factor(layer: Module, g: Tensor) -> Tensor:
 
 
 def has_bias(layer: Module) -> bool:
+    """Whether a layer has a bias that is trained."""
     return layer.bias is not None and layer.bias.requires_grad
 
 

@@ -57,7 +57,7 @@ class LayerWise:
 
     source = Source.GRAPH
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_estimator("method", self.method, Source.GRAPH)
 
     def cost(self, params: Vector) -> Cost:

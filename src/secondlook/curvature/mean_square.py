@@ -38,7 +38,7 @@ class MeanSquare:
 
     source = Source.GRAPH
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Hutchinson(self.probes)  # which checks the number
         if self.beta2 is not None and not 0 <= self.beta2 < 1:
             raise ValueError(f"beta2 must be a number in [0, 1) or None, got {self.beta2!r}")

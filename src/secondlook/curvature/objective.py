@@ -21,6 +21,7 @@ derivatives for each vector. Products with a part of the data's Hessian are thos
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -287,7 +288,7 @@ def checked(params: Iterable[Tensor]) -> list[Tensor]:
 
 
 def hessian_of(
-    loss: Operator | Tensor | Callable[..., Tensor], params: Iterable[Tensor] | None = None, data: object = None, **options
+    loss: Operator | Tensor | Callable[..., Tensor], params: Iterable[Tensor] | None = None, data: object = None, **options: Any
 ) -> Operator:
     """The Hessian of a loss, given in any of these forms, which every function of a Hessian takes:
 

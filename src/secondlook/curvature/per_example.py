@@ -50,7 +50,7 @@ class PerExample:
 
     source = Source.OBJECTIVE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("probes", "groups", "chunk_size"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1) and (name, value) != ("groups", None):

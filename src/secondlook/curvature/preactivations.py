@@ -31,6 +31,7 @@ the units; Bekas, Kokiopoulou and Saad (2007) for Hadamard's rows. Deviations: p
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ class Preactivations:
 
     source = Source.LAYERS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Hutchinson(self.probes)  # which checks the number
 
     def cost(self, params: Vector) -> Cost:
@@ -127,7 +128,7 @@ class _Recorder(TorchFunctionMode):
         self.number = {id(p): i for i, p in enumerate(theta)}
         self.examples, self.layers, self.at, self.seen = examples, [], [], set()
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(self, function: Callable, types: Sequence, args: tuple = (), kwargs: dict | None = None) -> Any:
         named = kwargs or {}
         result = function(*args, **named)
         groups = [v if isinstance(v, list | tuple) else (v,) for v in (*args, *named.values())]

@@ -26,6 +26,7 @@ numbers come from `generator` alone.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ def eigenpairs(
     tolerance: float = 1e-6,
     most_products: int | None = None,
     generator: torch.Generator | None = None,
-    **options,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """`count` eigenvalues (count,) from one end of the spectrum, or the largest in magnitude, and eigenvectors (count, n).
 
@@ -122,7 +123,7 @@ def condition_number(
     tolerance: float = 1e-6,
     most_products: int | None = None,
     generator: torch.Generator | None = None,
-    **options,
+    **options: Any,
 ) -> float:
     """Largest over smallest eigenvalue of a positive definite H, by `eigenpairs`. Raises ValueError where it is not.
 
@@ -162,7 +163,7 @@ def spectral_density(
     steps: int,
     probes: int = 1,
     generator: torch.Generator | None = None,
-    **options,
+    **options: Any,
 ) -> Density:
     """The density from `probes` runs of Lanczos, each of `steps` products or, for a smaller H, n.
 
@@ -187,7 +188,7 @@ def trace(
     *,
     products: int = 60,
     generator: torch.Generator | None = None,
-    **options,
+    **options: Any,
 ) -> float:
     """The trace by Hutch++, from three times s products, as many as fit into `products`: for Q, for its part, and for the rest.
 
@@ -206,7 +207,7 @@ def trace(
     return _inner(Q, _times(H, Q)) + _inner(U, _times(H, U)) / s
 
 
-def _operator(*loss: object, **options) -> Operator:
+def _operator(*loss: object, **options: Any) -> Operator:
     H = hessian_of(*loss, **options)
     full_precision(H.params, "a spectrum")
     return H

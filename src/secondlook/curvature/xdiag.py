@@ -49,7 +49,7 @@ class XDiag:
 
     source = Source.GRAPH
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (isinstance(self.budget, int) and self.budget >= 2):
             raise ValueError(f"budget must be an integer of at least 2, got {self.budget!r}")
 

@@ -68,6 +68,7 @@ def no_gradient_scaler(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def refuse_sparse_and_complex(optimizer: torch.optim.Optimizer, gradients: Iterable[Tensor]) -> None:
+    """Raise where a gradient is one that no optimiser here takes."""
     for g in gradients:
         if g.layout is not torch.strided or g.is_complex():
             raise RuntimeError(f"{type(optimizer).__name__} needs dense real gradients, got {g.layout} of type {g.dtype}")

@@ -84,13 +84,13 @@ def _gradient(loss: Loss, theta: Theta, x: Tensor, y: Tensor) -> tuple[Tensor, T
     return value, changed, list(g.values())
 
 
-def _gradient_and_diagonal(loss: Loss, theta: Theta, words: Tensor, x: Tensor, y: Tensor):
+def _gradient_and_diagonal(loss: Loss, theta: Theta, words: Tensor, x: Tensor, y: Tensor) -> tuple:
     """The same, and D = z * Hz for the signs z of random `words`."""
     sizes, dtype = [p.numel() for p in theta.values()], next(iter(theta.values())).dtype
     z = signs_by_shifts(words, dtype)[: sum(sizes)].split(sizes)
     z = [zi.view(p.shape) for zi, p in zip(z, theta.values(), strict=True)]
 
-    def slope(theta: Theta):
+    def slope(theta: Theta) -> tuple:
         g, (value, changed) = grad_and_value(loss, has_aux=True)(theta, x, y)
         return sum((gi * zi).sum() for gi, zi in zip(g.values(), z, strict=True)), (g, value, changed)
 

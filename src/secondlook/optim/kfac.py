@@ -27,6 +27,7 @@ Deviations from the paper
 
 import math
 from collections.abc import Callable, Iterable
+from typing import NoReturn, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -335,7 +336,7 @@ class KFAC(Checked):
         self._statistics.watch = self._due("factors_every")
         self._statistics.clear()
 
-    def __reduce_ex__(self, protocol: int):
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError(
             "KFAC holds hooks on its model and is not copied or pickled: build one on the copy, and load the state_dict"
         )

@@ -88,7 +88,7 @@ class _Part:
     RULES: dict = {}
     start: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check({field.name: getattr(self, field.name) for field in fields(self)}, self.RULES)
 
 

@@ -51,7 +51,7 @@ class Placement:
     share: float = 1.0
     process_group: distributed.ProcessGroup | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (isinstance(self.share, int | float) and 0 < self.share <= 1):
             raise ValueError(f"share must be a number above zero, at most one, got {self.share!r}")
 
@@ -101,7 +101,7 @@ class Exchange:
         self._column = self._group(ranks[own * self.width : (own + 1) * self.width])
         self._row = self._group(ranks[self.rank % self.width :: self.width])
 
-    def _group(self, ranks: list[int]):
+    def _group(self, ranks: list[int]) -> distributed.ProcessGroup | None:
         """A group of its own for these global ranks; that of all where they are all."""
         if len(ranks) == self.size:
             return self._all
@@ -186,7 +186,7 @@ class Exchange:
             found.setdefault(self.owner[layer], []).append(layer)
         return found
 
-    def _broadcast(self, kind: str, flats: dict[int, Tensor], group, me: int) -> None:
+    def _broadcast(self, kind: str, flats: dict[int, Tensor], group: distributed.ProcessGroup | None, me: int) -> None:
         """Each flat tensor from the rank of `group` that is its key."""
         works = []
         for source, flat in flats.items():

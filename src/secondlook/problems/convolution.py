@@ -54,7 +54,7 @@ class _Forward(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, W, b, ctx.stride, ctx.padding = inputs
+        x, W, _, ctx.stride, ctx.padding = inputs
         ctx.save_for_backward(x, W)
 
     @staticmethod

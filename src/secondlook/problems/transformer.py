@@ -21,6 +21,8 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention of every position to those before it, then two layers on each; norms before, residuals around."""
+
     def __init__(self, width: int, heads: int, length: int):
         super().__init__()
         self.attend = nn.Sequential(nn.LayerNorm(width), Attention(width, heads, length))

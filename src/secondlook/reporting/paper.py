@@ -11,9 +11,10 @@ reference is checked before anything is written.
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pypandoc
@@ -49,7 +50,8 @@ def build(results: Results) -> list[Path]:
             needed(path.with_suffix(ending), f"figure {path.parent.name}", results.scale)
     made = {to: convert(text, to, source, results.folder) for to in FORMATS}
     try:
-        pdf = typst.compile(made["typst"].encode(), root=str(results.folder), ignore_system_fonts=True)
+        code: Any = made["typst"].encode()
+        pdf = typst.compile(code, root=str(results.folder), ignore_system_fonts=True)
     except typst.TypstError as error:
         raise Mistake(f"typst cannot set the paper: {error.message.splitlines()[0]}") from error
     report, page, source = results.paper
@@ -113,7 +115,7 @@ def compose(results: Results) -> str:
         path = found[name].folder / "section.md"
         summary = read_summary(needed(results.summary(name), f"summarise {name}", scale))
         has = present(found[name], summary.missing, path)
-        values = {**summary.measures, "tables": summary.tables, "has": has, **functions(claims, path)}
+        values: dict[str, object] = {**summary.measures, "tables": summary.tables, "has": has, **functions(claims, path)}
         sections[path] = fill(read(path).decode(), values, str(path)).strip()
     own = {path: own_labels(section, path.parent.name) for path, section in sections.items()}
     path = root / "report" / "paper.md"
@@ -135,7 +137,7 @@ def compose(results: Results) -> str:
 
 
 @contextmanager
-def intact(path: Path):
+def intact(path: Path) -> Iterator[None]:
     """Whatever is found wrong with the contents of `path` is one line."""
     try:
         yield
@@ -146,7 +148,7 @@ def intact(path: Path):
 class Claim(dict):
     """A claim of claims.json with its texts as Markdown. In a text `claim("A1")` is a link to its row, `.why` its reason."""
 
-    def __init__(self, claim: dict):
+    def __init__(self, claim: dict) -> None:
         texts = {key: claim[key] for key in ("statement", "stated", "band", "bands", "why", "source")}
         texts |= {"numbers": numbers(claim)}
         escaped = {key: re.sub(r"([\\`*_{}\[\]<>$|@#^~])", r"\\\1", text) for key, text in texts.items()}
@@ -197,7 +199,7 @@ def table(frame: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rules, *rows))
 
 
-def cell(value) -> str:
+def cell(value: object) -> str:
     """A value as a table shows it: a missing one as a dash, a fraction with three digits."""
     if not isinstance(value, str) and pd.isna(value):
         return "–"
@@ -205,7 +207,7 @@ def cell(value) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def tally(claims: list[dict]) -> str:
+def tally(claims: Sequence[dict]) -> str:
     """How often each verdict was given: 3 reproduced, 1 partly and 2 artefact."""
     counts = Counter(claim["verdict"] for claim in claims)
     parts = [f"{counts[verdict]} [{verdict}]{{.verdict}}" for verdict in VERDICTS if counts[verdict]] or ["none"]
@@ -228,7 +230,7 @@ def check_references(texts: dict[Path, str], bibliography: Path) -> None:
     """Every @name must be a label of its own text, one that belongs to no section alone, or a key of the bibliography. No text
     may give a label twice, nor two texts the same one of a section."""
     shared = {name: path for path, text in texts.items() if path.name == "paper.md" for name in re.findall(LABEL, text)}
-    own = {}
+    own: dict[Path, set[str]] = {}
     for path, text in texts.items():
         own[path] = set()
         for name in re.findall(LABEL, text):
@@ -244,7 +246,9 @@ def check_references(texts: dict[Path, str], bibliography: Path) -> None:
 def provenance(found: list[Experiment], results: Results) -> dict:
     """Who made the rows: a table of stages, a table of the machines that they name, and what code has changed since; and the
     stages that have no rows."""
-    stages, machines, changed, left_out = [], {}, {}, []
+    stages, left_out = [], []
+    machines: dict[tuple[str, ...], str] = {}
+    changed: dict[str, list[str]] = {}
     for experiment, case in [(each, case) for each in found for case in each.cases]:
         name = f"{experiment.name}/{case}"
         if unrecorded(results, experiment.setting(case, results.scale)):

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -75,7 +76,7 @@ SERIES = ("#4477aa", "#66ccee", "#cc6677", "#004488", "#dddd77")  # of what is n
 SURFACE = "cividis"  # colour map of losses: even in lightness, safe for every colour vision
 DIVERGING = "RdBu_r"  # colour map of signed quantities
 
-_STYLE = {
+_STYLE: dict[Any, object] = {
     "font.family": ["cmr10", "DejaVu Serif"],
     "mathtext.fontset": "cm",
     "axes.formatter.use_mathtext": True,
@@ -120,7 +121,7 @@ def apply() -> None:
     matplotlib.rcParams.update(_STYLE)
 
 
-def axes(rows: int = 1, columns: int = 1, height: float = 2.6, width: float = TEXT_WIDTH, **options):
+def axes(rows: int = 1, columns: int = 1, height: float = 2.6, width: float = TEXT_WIDTH, **options: Any) -> tuple[Figure, Any]:
     """A figure of `width` by `height` inches (the whole of it, not one panel) and its axes, as `plt.subplots` gives them."""
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
@@ -132,11 +133,11 @@ def note(
     colour: str = INK,
     offset: tuple[float, float] = (5, 0),
     ha: str = "left",
-    **options,
+    **options: Any,
 ) -> None:
     """Text beside a point of the data; `offset` in points."""
-    options = {"ha": ha, "va": "center", "fontsize": 8, "annotation_clip": False} | options
-    panel.annotate(text, at, xytext=offset, textcoords="offset points", color=colour, **options)
+    look: dict[str, Any] = {"ha": ha, "va": "center", "fontsize": 8, "annotation_clip": False} | options
+    panel.annotate(text, at, xytext=offset, textcoords="offset points", color=colour, **look)
 
 
 @dataclass(frozen=True)
@@ -163,5 +164,6 @@ def save(drawing: Figure | Animation, path: Path) -> None:
 
 def _frame(animation: Animation, i: int) -> Image.Image:
     animation.draw(i)
-    animation.figure.canvas.draw()
-    return Image.fromarray(np.asarray(animation.figure.canvas.buffer_rgba())).convert("P", palette=Image.Palette.ADAPTIVE)
+    canvas: Any = animation.figure.canvas  # agg's, which has a buffer
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("P", palette=Image.Palette.ADAPTIVE)

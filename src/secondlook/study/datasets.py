@@ -67,7 +67,7 @@ def _image_folder(source: Path) -> tuple[np.ndarray, str, str]:
     """The array (60000, 3, 32, 32), its origin, and the name of the source."""
     from secondlook.problems.images import CLASSES, COUNT
 
-    found = {(split, label): {} for split in COUNT for label in CLASSES}
+    found: dict[tuple[str, str], dict[str, bytes]] = {(split, label): {} for split in COUNT for label in CLASSES}
     try:
         for name, content in _members(source):
             *_, split, label, _ = PurePosixPath(name).parts
@@ -105,9 +105,11 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
             members = ((i.filename, i.file_size, link, i) for i, link in zip(archive.infolist(), links, strict=True))
             yield from ((name, archive.read(info)) for name, info in _trusted(members, source, wanted))
     else:
-        with tarfile.open(source) as archive:
-            members = ((member.name, member.size, not member.isreg(), member) for member in archive if not member.isdir())
-            yield from ((name, archive.extractfile(member).read()) for name, member in _trusted(members, source, wanted))
+        with tarfile.open(source) as tape:
+            entries = ((entry.name, entry.size, not entry.isreg(), entry) for entry in tape if not entry.isdir())
+            for name, entry in _trusted(entries, source, wanted):
+                file = tape.extractfile(entry)
+                yield name, file.read() if file else b""
 
 
 def _trusted(members: Iterable[tuple], source: Path, wanted: Callable[[str], bool]) -> Iterator[tuple]:

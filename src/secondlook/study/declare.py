@@ -14,12 +14,13 @@ running the file, and checks them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 
 def case(parameters: type, *cases: str, place: bool = False) -> Callable:
     """Mark a function that runs cases with parameters of the class `parameters`. Other cases may be marked with another."""
 
-    def mark(function: Callable) -> Callable:
+    def mark(function: Any) -> Any:
         function.parameters = vars(function).get("parameters", {}) | dict.fromkeys(cases or [function.__name__], parameters)
         return function
 

@@ -3,6 +3,7 @@
 import ast
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from secondlook.errors import Mistake
 from secondlook.study.files import read
@@ -28,8 +29,8 @@ class Declared:
 def declared(path: Path, decorator: str) -> dict[str, Declared]:
     """Name and declaration of everything in the file at `path` that carries `decorator`, in order."""
     found = {}
-    for node in ast.parse(read(path)).body:
-        for mark in getattr(node, "decorator_list", ()):
+    for node in (node for node in ast.parse(read(path)).body if isinstance(node, ast.FunctionDef)):
+        for mark in node.decorator_list:
             if ast.unparse(mark).partition("(")[0] == decorator:
                 where = f"@{decorator} of '{node.name}' in {path}"
                 for name, declaration in _named(node, mark, decorator, where).items():
@@ -39,12 +40,12 @@ def declared(path: Path, decorator: str) -> dict[str, Declared]:
     return found
 
 
-def _named(node: ast.FunctionDef, mark: ast.Call, decorator: str, where: str) -> dict[str, Declared]:
+def _named(node: ast.FunctionDef, mark: Any, decorator: str, where: str) -> dict[str, Declared]:
     """What one decorator declares."""
     try:
         after = mark.args[1:] if decorator == "case" else mark.args  # the class of its parameters comes first
         words = tuple(ast.literal_eval(word) for word in after)
-        given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in mark.keywords}
+        given = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in mark.keywords}
     except (AttributeError, ValueError):
         raise Mistake(f"{where} must be called, with plain words: it is read without running the file") from None
     known_keys(given, KEYWORDS[decorator], where, "argument")

@@ -19,10 +19,12 @@ import importlib
 import json
 import keyword
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pandas as pd
 
@@ -46,7 +48,7 @@ class Seeds:
     first: Seed
     count: PositiveInt
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.count > MOST_SEEDS:
             raise Mistake(f"'count' of seeds must be at most {MOST_SEEDS}, got {self.count}")
         checked(Seed, self.first + self.count - 1, "the last of the seeds")
@@ -80,7 +82,7 @@ class Setting:
 class Experiment:
     """The folder `root/experiments/name`. Reading it runs none of its code."""
 
-    def __init__(self, root: Path, name: str):
+    def __init__(self, root: Path, name: str) -> None:
         self.root, self.name = Path(root), name
         self.folder = self.root / "experiments" / name
         if (self.folder / "config.yaml").is_file():
@@ -121,7 +123,7 @@ class Experiment:
         where = str(self.folder / "config.yaml")
         known_keys([case], self.cases, self.name, "case")
         own = self.config["cases"][case]
-        values = {}
+        values: dict[str, Any] = {}
         for block in (self.config["shared"], own):
             for role in ROLES:
                 values |= mapping(block.get(role) or {}, role, where)
@@ -141,7 +143,7 @@ class Experiment:
         needs = dict(own.get("needs") or {}) if scale == "paper" else {}
         return Setting(self.name, case, scale, tuple(chosen), values, needs)
 
-    def part(self, name: str):
+    def part(self, name: str) -> ModuleType:
         """Import one of the experiment's Python files."""
         if str(self.root.resolve()) not in sys.path:
             sys.path.insert(0, str(self.root.resolve()))
@@ -173,7 +175,7 @@ class Experiment:
         """The measures or figures (`part`) that can do without the cases `missing`."""
         return [name for name, found in getattr(self, part).items() if not set(missing) & set(found.requires)]
 
-    def made(self, part: str, name: str, rows: pd.DataFrame):
+    def made(self, part: str, name: str, rows: pd.DataFrame) -> Any:
         """The measure or figure `name`, made of `rows`."""
         found = getattr(self, part)[name]
         return getattr(self.part(part), found.function)(rows, *found.arguments)
@@ -192,7 +194,7 @@ class Experiment:
             raise Mistake(f"no function of {path} runs the case '{lacking[0]}'")
         return found
 
-    def function(self, case: str) -> Callable:
+    def function(self, case: str) -> Any:
         """The function that runs `case`."""
         return getattr(self.part("experiment"), self.runs[case].function)
 
@@ -217,7 +219,10 @@ def experiments(root: Path) -> list[Experiment]:
     return [Experiment(root, folder.name) for folder in folders]
 
 
-def run(experiment: Experiment, setting: Setting, place: Place | None = None, watch=iter) -> pd.DataFrame:
+Watch = Callable[[Sequence[int]], Iterable[int]]
+
+
+def run(experiment: Experiment, setting: Setting, place: Place | None = None, watch: Watch = iter) -> pd.DataFrame:
     """The tidy rows of all seeds of one case, run at `place` if it takes one. `watch` wraps the seeds, to show progress.
 
     Columns: experiment, case, seed, the factors that the case declares, step, metric, value.
@@ -238,7 +243,7 @@ def rows_of(experiment: Experiment, setting: Setting, seed: int, place: Place | 
     return experiment.function(setting.case)(parameters(experiment, setting), seed, *where)
 
 
-def parameters(experiment: Experiment, setting: Setting):
+def parameters(experiment: Experiment, setting: Setting) -> Any:
     """The parameters of a stage as its function takes them. Raises Mistake where one is missing, unknown or of a wrong kind."""
     kind = experiment.function(setting.case).parameters[setting.case]
     return build(kind, setting.parameters, str(experiment.folder / "config.yaml"))

@@ -8,8 +8,10 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,23 +20,25 @@ from secondlook.errors import Mistake
 LARGEST_YAML = 1 << 20  # bytes, and values with every alias written out; no file that a person writes here comes near it
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
+    """The digest in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def read(path: Path) -> bytes:
+    """The bytes of a file. Raises Mistake where it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise Mistake(f"cannot read {path}: {error.strerror}") from error
 
 
-def write(path: Path, data: str | bytes) -> None:
+def write(path: Path, data: str | bytes | memoryview) -> None:
     """Put `data` at `path` in one atomic step. After a failure the old file is still there, and nothing else."""
     write_together({Path(path): data})
 
 
-def write_together(contents: dict[Path, str | bytes]) -> None:
+def write_together(contents: Mapping[Path, str | bytes | memoryview]) -> None:
     """As `write` for several files: none takes its place before all of them are on the disk."""
     temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
     try:
@@ -55,7 +59,7 @@ def write_together(contents: dict[Path, str | bytes]) -> None:
 
 
 @contextmanager
-def sole_writer(path: Path):
+def sole_writer(path: Path) -> Iterator[None]:
     """Hold `path` for this process. The kernel lets go when the process ends, however it ends."""
     path = Path(path)
     lock = path.with_name(f".{path.name}.lock")
@@ -83,7 +87,7 @@ FAULTS_OF_YAML = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeE
 class _Loader(yaml.SafeLoader):
     """YAML with the numbers of version 1.2 (1e-3 is a number) and without repeated keys."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         repeated = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
         if repeated is not None:
@@ -98,7 +102,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str, where: str):
+def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text. `where` names it in the line that says what is wrong with it."""
     try:
         loader = _Loader(text)
@@ -117,7 +121,7 @@ def parse_yaml(text: str, where: str):
         raise Mistake(f"{where}{line} is not valid YAML: {reason}") from error
 
 
-def _check_plain(value) -> None:
+def _check_plain(value: object) -> None:
     """Refuse what JSON has not: dates, sets, bytes, and keys that are no text."""
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -138,12 +142,13 @@ def _values(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
         inner = [] if isinstance(node, yaml.ScalarNode) else node.value
         parts = [part for item in inner for part in (item if isinstance(item, tuple) else [item])]
         known[node] = 1 + sum(_values(part, known) for part in parts)
-    if known[node] is None:
+    if (count := known[node]) is None:
         raise yaml.constructor.ConstructorError(None, None, "a value that contains itself", node.start_mark)
-    return known[node]
+    return count
 
 
-def read_yaml(path: Path):
+def read_yaml(path: Path) -> Any:
+    """The value of a YAML file. Raises Mistake where it is none, or no configuration by its size."""
     data = read(path)
     if len(data) > LARGEST_YAML:
         raise Mistake(f"{path} is too large for a configuration: {len(data)} bytes, at most {LARGEST_YAML}")
@@ -153,10 +158,10 @@ def read_yaml(path: Path):
         raise Mistake(f"{path} is not UTF-8 text: byte {error.start}") from error
 
 
-def to_json(value) -> str:
+def to_json(value: object) -> str:
     """Strict JSON, in a stable layout; numbers that JSON lacks become the strings 'inf', '-inf' and 'nan'."""
 
-    def plain(v):
+    def plain(v: object) -> object:
         if isinstance(v, dict):
             return {str(k): plain(w) for k, w in v.items()}
         if isinstance(v, list | tuple):
@@ -166,7 +171,8 @@ def to_json(value) -> str:
     return json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path):
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises Mistake where it is none."""
     try:
         return json.loads(read(path))
     except (ValueError, RecursionError) as error:  # no text, no JSON, a number of thousands of digits; brackets without end

@@ -8,6 +8,7 @@ what it finds.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -28,7 +29,7 @@ class Summary:
 
     def find(self, name: str, where: str) -> Estimate:
         """The measure called `name`, or `name.key`."""
-        found = self.measures
+        found: object = self.measures
         for part in name.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         if not isinstance(found, Estimate):
@@ -38,6 +39,7 @@ class Summary:
 
 
 def summarise(experiment: Experiment, rows: pd.DataFrame) -> Summary:
+    """The measures and tables of an experiment from its rows, without those that need a case that is missing."""
     missing = tuple(missing_cases(experiment, rows))
     found = {name: experiment.made("measures", name, rows) for name in experiment.without("measures", missing)}
     tables = {name: value for name, value in found.items() if isinstance(value, pd.DataFrame)}
@@ -58,6 +60,7 @@ def to_plain(summary: Summary) -> dict:
 
 
 def from_plain(plain: dict) -> Summary:
+    """The summary that JSON holds so."""
     measures = {
         name: Estimate(**value) if "value" in value else {key: Estimate(**v) for key, v in value.items()}
         for name, value in plain["measures"].items()
@@ -66,7 +69,8 @@ def from_plain(plain: dict) -> Summary:
     return Summary(measures, tables, tuple(plain["missing"]))
 
 
-def read_summary(path) -> Summary:
+def read_summary(path: Path) -> Summary:
+    """The summary in the file at `path`. Raises Mistake where it is damaged."""
     try:
         return from_plain(read_json(path))
     except (AttributeError, KeyError, TypeError, ValueError) as error:

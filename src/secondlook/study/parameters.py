@@ -14,11 +14,12 @@ import difflib
 import math
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 from secondlook.errors import Mistake
 
-LARGEST = {float: 3.4e38, int: 2**63 - 1}  # what float32 and int64 hold, in which it is computed
+Built = TypeVar("Built")
+LARGEST: dict[type, float] = {float: 3.4e38, int: 2**63 - 1}  # what float32 and int64 hold, in which it is computed
 LARGEST_SEED = 2**31 - 1  # every generator takes it, and those of seeds derived from it
 
 
@@ -30,11 +31,11 @@ class Must:
     holds: typing.Callable
 
 
-def _integer(x) -> bool:
+def _integer(x: object) -> bool:
     return isinstance(x, int) and not isinstance(x, bool)
 
 
-def _number(x) -> bool:
+def _number(x: object) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf
 
 
@@ -49,7 +50,7 @@ Flag = Annotated[bool, Must("be true or false", lambda x: isinstance(x, bool))]
 Text = Annotated[str, Must("be a text", lambda x: isinstance(x, str))]
 
 
-def one_of(*names: str):
+def one_of(*names: str) -> Any:
     """The type of a text that is one of `names`."""
     return Annotated[str, Must(f"be one of {', '.join(names)}", lambda x: x in names)]
 
@@ -64,13 +65,14 @@ def known_keys(given: Iterable, known: Iterable[str], where: str, what: str = "k
             raise Mistake(f"unknown {what} '{key}' in {where}: {hint}")
 
 
-def mapping(value, name: str, where: str) -> Mapping:
+def mapping(value: object, name: str, where: str) -> Mapping:
+    """`value`, which must be a table. `name` and `where` say in a Mistake which one it is."""
     if not isinstance(value, Mapping):
         raise Mistake(f"'{name}' in {where} must be a table of keys and values, got {value!r}")
     return value
 
 
-def _convert(kind, value, name: str, where: str):
+def _convert(kind: Any, value: Any, name: str, where: str) -> Any:
     """`value` as the annotated type `kind`: numbers become `float` where a float is asked for, lists become tuples."""
     origin = typing.get_origin(kind)
     if origin is tuple:
@@ -84,7 +86,7 @@ def _convert(kind, value, name: str, where: str):
     return checked(kind, value, f"'{name}' in {where}")
 
 
-def checked(kind, value, what: str):
+def checked(kind: Any, value: Any, what: str) -> Any:
     """`value` as the annotated type `kind`, one of the types above. Raises Mistake where it is none, or too large to compute
     with; `what` names it there."""
     base, must = typing.get_args(kind)
@@ -95,7 +97,7 @@ def checked(kind, value, what: str):
     return base(value)
 
 
-def build(cls, values: Mapping, where: str):
+def build(cls: type[Built], values: Mapping, where: str) -> Built:
     """An instance of the frozen dataclass `cls` from `values`, read in `where`. Every field must be given, nothing else may."""
     kinds = typing.get_type_hints(cls, include_extras=True)
     known_keys(values, kinds, where)

@@ -12,7 +12,7 @@ EVERY = 0.5  # seconds between two looks
 def end_with(pid: int) -> None:
     """Kill this process soon after process `pid` of this machine is gone: what it writes is whole or not there at all."""
 
-    def watch():
+    def watch() -> None:
         while _lives(pid):
             time.sleep(EVERY)
         os.kill(os.getpid(), signal.SIGKILL)

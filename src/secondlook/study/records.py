@@ -12,9 +12,10 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -96,7 +97,7 @@ def _processor() -> str:
 
 
 def _machine(device: str) -> dict:
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     gpu = device == "cuda" or (torch is not None and torch.cuda.is_initialized())
     return {
         "device": torch.cuda.get_device_name() if gpu else "cpu",
@@ -139,7 +140,7 @@ def provenance(
     commit: str | None = None,
     dirty: bool = False,
     data: dict | None = None,
-    earlier: list[dict] = (),
+    earlier: Sequence[dict] = (),
 ) -> dict:
     """Everything about a run but its rows. `commit` and `dirty` speak for a machine without the project's history; `data` is
     what Place.data_sets gives; `earlier` the parts of the same run that ran before."""

@@ -9,7 +9,7 @@ from secondlook.study.files import read_yaml
 from secondlook.study.parameters import known_keys
 
 
-def check(value, schema: Path, where: str) -> None:
+def check(value: object, schema: Path, where: str) -> None:
     """Raise Mistake for the first place where `value`, read in `where`, departs from the schema."""
     errors = sorted(
         jsonschema.Draft202012Validator(read_yaml(schema)).iter_errors(value), key=lambda e: (len(e.path), str(e.path))

@@ -50,7 +50,7 @@ def _imports(path: Path) -> frozenset[str]:
 def _re_exports(path: Path) -> dict[str, str] | None:
     """Name and dotted name of what an `__init__` hands on; None where it does anything else. A docstring and a dunder name that
     is assigned (`__all__`) are nothing else."""
-    handed = {}
+    handed: dict[str, str] = {}
     for node in _tree(path).body:
         if isinstance(node, ast.ImportFrom) and node.names[0].name != "*":
             handed |= _names(node, path)
@@ -144,8 +144,9 @@ def code(text: str) -> str:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             string = node.body[0]
+            end = string.end_lineno or string.lineno
             if lines[string.lineno - 1][: string.col_offset].isspace() or not string.col_offset:
-                lines[string.lineno - 1 : string.end_lineno] = [""] * (string.end_lineno - string.lineno + 1)
+                lines[string.lineno - 1 : end] = [""] * (end - string.lineno + 1)
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 

@@ -3,9 +3,10 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from secondlook.errors import Diverged, OutOfTime
 from secondlook.study import cells, records, tables, unfinished
@@ -68,7 +69,8 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
         try:
             place.check_time()
             ends = Ends(place.work / unfinished.OWN[-1] if keeps else None)
-            with unfinished.part(place, experiment, setting) if keeps else nullcontext([]) as earlier, ends.noted():
+            part: AbstractContextManager[list[dict]] = unfinished.part(place, experiment, setting) if keeps else nullcontext([])
+            with part as earlier, ends.noted():
                 if keeps and terms.at_once > 1:
                     from secondlook.study.beside import run_side_by_side  # with torch, which many stages do without
 
@@ -92,8 +94,9 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
 class Ends:
     """How the runs of a stage ended that diverged, a sentence each: in `file`, which all parts of it share, or in memory."""
 
-    def __init__(self, file: Path | None):
-        self.file, self.sentences = file, []
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.sentences: list[str] = []
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -101,10 +104,17 @@ class Ends:
         with warnings.catch_warnings():
             show = warnings.showwarning
 
-            def shown(message, category, *where) -> None:
+            def shown(
+                message: Warning | str,
+                category: type[Warning],
+                filename: str,
+                lineno: int,
+                file: TextIO | None = None,
+                line: str | None = None,
+            ) -> None:
                 if issubclass(category, Diverged):
                     self._keep(str(message))
-                show(message, category, *where)
+                show(message, category, filename, lineno, file, line)
 
             warnings.simplefilter("always", Diverged)
             warnings.showwarning = shown

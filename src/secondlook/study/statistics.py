@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import scipy  # whose parts are loaded where they are used: most processes need no more than one quantile of t
+from numpy.typing import ArrayLike
 
 from secondlook.errors import Mistake
 
@@ -32,7 +33,7 @@ class Estimate:
     n: int = 1
     p: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("value", "low", "high", "p"):
             number = getattr(self, name)
             object.__setattr__(self, name, None if number is None else float(number))
@@ -55,7 +56,7 @@ class Estimate:
         return asdict(self)
 
 
-def _sample(values, least: int) -> np.ndarray:
+def _sample(values: ArrayLike, least: int) -> np.ndarray:
     values = np.asarray(values, dtype=float).ravel()
     if len(values) < least:
         raise Mistake(f"an interval needs at least {least} values, got {len(values)}")
@@ -64,14 +65,14 @@ def _sample(values, least: int) -> np.ndarray:
     return values
 
 
-def mean(values, level: float = LEVEL) -> Estimate:
+def mean(values: ArrayLike, level: float = LEVEL) -> Estimate:
     """Mean of independent values with its t interval. Equal values give an interval of no width."""
     x = _sample(values, 2)
     half = scipy.special.stdtrit(len(x) - 1, (1 + level) / 2) * x.std(ddof=1) / np.sqrt(len(x))
     return Estimate(x.mean(), x.mean() - half, x.mean() + half, len(x))
 
 
-def median(values, level: float = LEVEL) -> Estimate:
+def median(values: ArrayLike, level: float = LEVEL) -> Estimate:
     """Median with the distribution-free interval of order statistics; a miss may be infinite. The interval covers at least
     `level`; where n is too small for that (below 6 at 95 %), it is the whole range."""
     x = np.sort(np.asarray(values, dtype=float).ravel())
@@ -85,7 +86,7 @@ def median(values, level: float = LEVEL) -> Estimate:
     return Estimate(middle, low, high, n)
 
 
-def sign_flip(differences) -> float:
+def sign_flip(differences: ArrayLike) -> float:
     """Two-sided p of the mean difference under random signs: all 2^n patterns up to n = 18, else 100,000 drawn ones."""
     d = _sample(differences, 1)
     if len(d) <= EXACT_FLIPS:
@@ -98,7 +99,7 @@ def sign_flip(differences) -> float:
     return float((at_least.sum() + extra) / (len(signs) + extra))
 
 
-def paired(a, b, level: float = LEVEL) -> Estimate:
+def paired(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     """Mean of a - b, matched by seed, with its t interval and the sign-flip p."""
     a, b = _sample(a, 2), _sample(b, 2)
     if len(a) != len(b):
@@ -107,7 +108,7 @@ def paired(a, b, level: float = LEVEL) -> Estimate:
     return Estimate(found.value, found.low, found.high, found.n, sign_flip(a - b))
 
 
-def welch(a, b, level: float = LEVEL) -> Estimate:
+def welch(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     """Mean of a minus mean of b, unpaired, with Welch's interval and p; n is the smaller of the two."""
     a, b = _sample(a, 2), _sample(b, 2)
     test = scipy.stats.ttest_ind(a, b, equal_var=False)
@@ -115,7 +116,7 @@ def welch(a, b, level: float = LEVEL) -> Estimate:
     return Estimate(a.mean() - b.mean(), interval.low, interval.high, min(len(a), len(b)), test.pvalue)
 
 
-def share(hits, level: float = LEVEL) -> Estimate:
+def share(hits: ArrayLike, level: float = LEVEL) -> Estimate:
     """Fraction of true values among independent trials, with Wilson's interval."""
     hits = np.asarray(hits, dtype=bool).ravel()
     if not len(hits):
@@ -124,15 +125,16 @@ def share(hits, level: float = LEVEL) -> Estimate:
     return Estimate(hits.mean(), interval.low, interval.high, len(hits))
 
 
-def clustered_share(hits, groups, level: float = LEVEL) -> Estimate:
+def clustered_share(hits: ArrayLike, groups: ArrayLike, level: float = LEVEL) -> Estimate:
     """Fraction of true values among cells that come in equal groups (neighbours on a grid are no independent trials): the
     mean of the groups' fractions with a t interval over groups, cut to [0, 1]; n is the number of groups."""
     hits, groups = np.asarray(hits, dtype=float).ravel(), np.asarray(groups).ravel()
     found = mean([hits[groups == group].mean() for group in np.unique(groups)], level)
-    return Estimate(found.value, max(found.low, 0), min(found.high, 1), found.n)
+    low, high = found.ends
+    return Estimate(found.value, max(low, 0), min(high, 1), found.n)
 
 
-def holm(p_values) -> list[float]:
+def holm(p_values: ArrayLike) -> list[float]:
     """Holm's adjusted p values, in the given order."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
@@ -142,6 +144,6 @@ def holm(p_values) -> list[float]:
     return adjusted.tolist()
 
 
-def equivalent(differences, margin: float, level: float = LEVEL) -> bool:
+def equivalent(differences: ArrayLike, margin: float, level: float = LEVEL) -> bool:
     """Two one-sided t tests at 1 - level: the (2 level - 1) interval of the mean difference lies within +-margin."""
     return mean(differences, 2 * level - 1).within(-margin, margin)

@@ -35,4 +35,5 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict]:
 
 
 def beside(path: Path) -> Path:
+    """Where the record of the table at `path` is."""
     return Path(path).with_suffix(".json")

@@ -9,7 +9,7 @@ An unknown name or a number that was not measured is an error, never a gap in th
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jinja2
 
@@ -19,19 +19,19 @@ from secondlook.study.statistics import Estimate
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def _value(x) -> float:
+def _value(x: Estimate | float) -> float:
     return x.value if isinstance(x, Estimate) else float(x)
 
 
-def number(x, digits: int = 3) -> str:
+def number(x: Estimate | float, digits: int = 3) -> str:
     """`digits` significant digits: 0.0893, 12,800, 2.6×10⁻⁴, ∞."""
     x = _value(x)
     if not math.isfinite(x):
         return "n/a" if math.isnan(x) else "∞" if x > 0 else "−∞"
     if x == 0:
         return "0"
-    mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
-    exponent = int(exponent)
+    mantissa, power = f"{x:.{digits - 1}e}".split("e")
+    exponent = int(power)
     if -4 < exponent < 6:
         plain = f"{float(f'{x:.{digits - 1}e}'):,.{max(digits - 1 - exponent, 0)}f}"
         return plain.replace("-", "−")
@@ -39,27 +39,28 @@ def number(x, digits: int = 3) -> str:
     return power if mantissa == "1" else f"{mantissa}×{power}".replace("-", "−")
 
 
-def fixed(x, digits: int = 2) -> str:
+def fixed(x: Estimate | float, digits: int = 2) -> str:
     """`digits` digits after the point."""
     return f"{_value(x):,.{digits}f}".replace("-", "−")
 
 
-def percent(x, digits: int = 0) -> str:
+def percent(x: Estimate | float, digits: int = 0) -> str:
     """A fraction as a percentage."""
     return f"{100 * _value(x):.{digits}f} %".replace("-", "−")
 
 
-def interval(x: Estimate, show=number, **options) -> str:
+def interval(x: Estimate, show: Callable[..., str] = number, **options: int) -> str:
     """Value and interval: 0.31 [0.28, 0.34]; the value alone where it is exact, or the interval has no width to show."""
     value, low, high = (show(end, **options) for end in (x, *x.ends))
     return value if value == low == high else f"{value} [{low}, {high}]"
 
 
 def percent_interval(x: Estimate, digits: int = 0) -> str:
+    """As `interval`, in percentages."""
     return interval(x, percent, digits=digits)
 
 
-def key(*words) -> str:
+def key(*words: object) -> str:
     """What a template calls the measure of something with this label: "AdaHessian 1/4 batch" is adahessian_1_4_batch."""
     return re.sub(r"\W+", "_", " ".join(map(str, words)).lower())
 

@@ -13,7 +13,7 @@ from torch.multiprocessing import start_processes
 PRELOAD = ("torch._dynamo", "secondlook.optim")  # imported once, and not by every process
 
 
-def on_ranks(processes: int, function: Callable, *arguments) -> list:
+def on_ranks(processes: int, function: Callable, *arguments: object) -> list:
     """What `function(*arguments)` returns on each of so many processes of one thread each, started for it, in their order."""
     set_forkserver_preload(list(PRELOAD))
     with tempfile.TemporaryDirectory() as folder:

@@ -178,7 +178,7 @@ class Among:
 
     multiples: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if 0 not in self.multiples:
             raise ValueError(f"multiples must contain 0, the end of the epoch, got {self.multiples!r}")
 
@@ -194,7 +194,7 @@ class Walk:
 
     stride: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.stride < math.inf:
             raise ValueError(f"stride must be a finite number above zero, got {self.stride!r}")
 

@@ -141,7 +141,7 @@ class Captured:
     curvature: dict[Tensor, Tensor] | None
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, compute: Step, side) -> "Captured":
+    def of(cls, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, compute: Step, side: torch.cuda.Stream) -> "Captured":
         """Of `compute`, on the stream `side`, the optimiser's gradients and curvature included. Nothing is computed yet."""
         x, y = x.clone(), y.clone()
         graph = torch.cuda.CUDAGraph()
