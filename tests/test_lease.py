@@ -254,7 +254,7 @@ def test_a_machine_that_the_self_test_does_not_trust_computes_nothing(project):
 
 
 def test_the_plan_names_stages_and_seeds_that_there_are():
-    selftest, steps = plan(ROOT)
+    _, steps = plan(ROOT)
     settings = {step.stage: step.setting(ROOT, "paper")[1] for step in steps}
     for stage, setting in settings.items():
         planned = [seed for step in steps if step.stage == stage for seed in step.chosen(setting)]

@@ -281,10 +281,10 @@ def parser() -> argparse.ArgumentParser:
     def scale(made: argparse.ArgumentParser) -> None:
         made.add_argument("--scale", choices=SCALES, default="paper", help="paper: in results/; smoke: in results/smoke/")
 
-    def data_root(made):
+    def data_root(made: argparse.ArgumentParser) -> None:
         made.add_argument("--data-root", help="folder of the data sets (default: SECONDLOOK_DATA, or data)")
 
-    def commit(made):
+    def commit(made: argparse.ArgumentParser) -> None:
         made.add_argument("--commit", help="the commit of this code, where git cannot say")
         made.add_argument("--dirty", action="store_true", help="with --commit: the code differs from it")
 

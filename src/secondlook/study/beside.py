@@ -11,7 +11,8 @@ from secondlook.training.turns import take_turns
 
 def missing_cells(experiment: Experiment, setting: Setting, place: Place, seeds: Iterable[int]) -> list[tuple[int, dict]]:
     """Seed and key of the cells that a stage has yet to compute; those that wait for another are not among them."""
-    found, listing = [], Listing(place.cells or Files(place.work))
+    found: list[tuple[int, dict]] = []
+    listing = Listing(place.cells or Files(place.work))
     for seed in seeds:
         for _ in rows_of(experiment, setting, seed, replace(place, cells=listing)):
             pass

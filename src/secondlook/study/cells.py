@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -36,7 +37,7 @@ def kept(place: Place, key: dict, compute: Callable) -> Iterator[dict | None]:
     OutOfTime instead of beginning a cell after the deadline.
     """
     key = json.loads(json.dumps(key))
-    cells = place.cells or Files(place.work)
+    cells: Any = place.cells or Files(place.work)
     rows = cells.find(key)
     if rows is None:
         place.check_time()
@@ -89,8 +90,9 @@ class Files:
 class Listing:
     """`cells` where nothing is to be computed: one that is missing has no rows, and is noted in `missing`."""
 
-    def __init__(self, cells):
-        self.cells, self.missing = cells, []
+    def __init__(self, cells: Any) -> None:
+        self.cells = cells
+        self.missing: list[dict] = []
 
     def find(self, key: dict) -> list[dict]:
         rows = self.cells.find(key)
@@ -102,7 +104,7 @@ class Listing:
 class Only:
     """`cells` where only the cell `key` is to be computed: others that are missing have no rows."""
 
-    def __init__(self, cells, key: dict):
+    def __init__(self, cells: Any, key: dict) -> None:
         self.cells, self.key = cells, key
         self.begin, self.keep = cells.begin, cells.keep
 

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 from secondlook.errors import Mistake, OutOfTime
 from secondlook.study import records
@@ -125,7 +126,7 @@ class Child:
     most: float  # value of time.monotonic()
 
     @classmethod
-    def start(cls, said, most: float, *words: str) -> "Child":
+    def start(cls, said: IO[bytes], most: float, *words: str) -> "Child":
         environment = {**os.environ, PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-m", *words]
         process = subprocess.Popen(command, stdout=said, stderr=said, env=environment, start_new_session=True)
@@ -187,7 +188,7 @@ def _take_back(folder: Path) -> None:
 class _Watch:
     """Repeats what children say, and waits for them."""
 
-    def __init__(self, said, say: Callable[[str], None]):
+    def __init__(self, said: IO[bytes], say: Callable[[str], None]):
         self.said, self.say, self.at = said, say, said.seek(0, os.SEEK_END)
 
     def start(self, most: float, *words: str) -> Child:
@@ -296,7 +297,8 @@ def _ledger_of(path: Path) -> bytes:
             member = archive.getmember(LEDGER)
             if not member.isreg() or member.size > LARGEST:
                 raise Mistake(f"{path} is refused: its {LEDGER} is no file, or larger than {LARGEST} bytes")
-            return archive.extractfile(member).read()
+            file = archive.extractfile(member)
+            return file.read() if file else b""
     except (tarfile.TarError, OSError, EOFError, KeyError) as error:
         raise Mistake(f"{path} is no archive of a lease: {error}") from error
 
@@ -334,7 +336,7 @@ def complete(root: Path, path: Path, say: Callable[[str], None]) -> Iterator[tup
 
 def _runs(ledger: Ledger) -> dict[str, list[dict]]:
     """By stage, the parts of its newest run, each as it ended where it did."""
-    found: dict[str, dict] = {}
+    found: dict[str, tuple[str, dict]] = {}
     for entry in ledger.entries:
         if entry["kind"] == "part":
             of = entry["identities"]["of"]

@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from secondlook.errors import Mistake, OutOfTime
 from secondlook.study import records
@@ -28,6 +30,7 @@ OUT_OF_TIME, LOST = 75, 70
 
 
 def main(terms: Terms) -> int:
+    """Go through the plan on these terms, and return the exit status."""
     root = Path()
     ledger = Ledger(Path(terms.folder) / LEDGER)
     _prepare(terms)
@@ -105,7 +108,9 @@ def _take(step: Step, root: Path, terms: Terms, ledger: Ledger) -> bool:
 
 
 @contextmanager
-def _part(ledger: Ledger, terms: Terms, experiment: Experiment, setting: Setting, place: Place, at_once: int, ends: Ends):
+def _part(
+    ledger: Ledger, terms: Terms, experiment: Experiment, setting: Setting, place: Place, at_once: int, ends: Ends
+) -> Iterator[None]:
     """Note what this part of the stage runs on and, at its end, what it cost; where it is lost, the first is there."""
     number = 1 + sum(entry["kind"] == "part" for entry in ledger.entries)
     start = time.perf_counter()
@@ -113,7 +118,8 @@ def _part(ledger: Ledger, terms: Terms, experiment: Experiment, setting: Setting
     def note(wall_s: float) -> None:
         made = records.provenance(experiment, setting, wall_s, terms.commit, terms.dirty, place.data_sets())
         made |= {"at_once": at_once, "captured": place.captured, "fused": terms.fused, "diverged": ends.read()}
-        values = {"identities": place.cells.identities, "device": place.device, "record": made}
+        cells: Any = place.cells
+        values = {"identities": cells.identities, "device": place.device, "record": made}
         ledger.append("part", call=terms.call, stage=setting.name, part=number, **values)
 
     note(0.0)
@@ -124,7 +130,7 @@ def _part(ledger: Ledger, terms: Terms, experiment: Experiment, setting: Setting
 
 
 @contextmanager
-def _killed_when_late(late: float, cells: Cells):
+def _killed_when_late(late: float, cells: Cells) -> Iterator[None]:
     """End this process where it does not end itself, as when a device hangs; the cells that it was at have failed."""
 
     def end() -> None:

@@ -31,7 +31,8 @@ class Ledger:
     """The lines of the file `path`, as far as they were read, and what is appended to them."""
 
     def __init__(self, path: Path):
-        self.path, self.entries, self._read = Path(path), [], 0
+        self.path, self._read = Path(path), 0
+        self.entries: list[dict] = []
         self.cells: dict[tuple[str, str], list[dict]] = {}  # rows by (of, name of the cell)
         self.read()
 
@@ -58,7 +59,7 @@ class Ledger:
             self.cells[entry["of"], name(entry["key"])] = entry.pop("rows")
         self.entries.append(entry)
 
-    def append(self, kind: str, **values) -> None:
+    def append(self, kind: str, **values: object) -> None:
         """Write a line, all of it, onto the disk."""
         text = json.dumps({"kind": kind, **values}, default=lambda number: number.item()).encode()
         line = sha256(text).encode() + b" " + text + b"\n"
@@ -76,7 +77,7 @@ class Ledger:
             raise Mistake(f"cannot write {self.path}: {error.strerror}") from error
         self.read()
 
-    def of_call(self, call: int) -> list[dict]:
+    def of_call(self, call: int | None) -> list[dict]:
         """What happened in a call."""
         return [entry for entry in self.entries if entry.get("call") == call]
 
@@ -102,12 +103,14 @@ class Cells:
         return [] if rows is None and key in self.hidden else rows
 
     def begin(self, key: dict) -> Path:
+        assert self.work is not None  # as of every Cells with a call
         self.ledger.append("begun", call=self.call, stage=self.stage, of=self._of(key), key=key)
         folder = self.work / self._of(key) / name(key)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def keep(self, key: dict, rows: list[dict]) -> None:
+        assert self.work is not None
         self.ledger.append("cell", call=self.call, stage=self.stage, of=self._of(key), key=key, rows=rows)
         shutil.rmtree(self.work / self._of(key) / name(key))
 
