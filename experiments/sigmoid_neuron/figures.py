@@ -239,7 +239,6 @@ def _shares(curve: pd.DataFrame, found: dict[str, Estimate], label: str) -> Figu
     """Share of cells in which AdaHessian is better: against the equal rate, and in all, at equal and at own best rates."""
     figure, (axis, overall) = style.axes(1, 2, height=2.4, sharey=True, width_ratios=[3, 1.3])
     colour = style.COLOUR["AdaHessian"]
-    axis.fill_between(curve.lr, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
     axis.semilogx(curve.lr, curve.share, color=colour, marker="o")
     axis.set(xlabel="learning rate of both", ylabel=label, ylim=(0, 1.02), title="at an equal rate")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -249,7 +248,6 @@ def _shares(curve: pd.DataFrame, found: dict[str, Estimate], label: str) -> Figu
     ):
         for at, where in enumerate(("equal", "best")):
             share = found[f"{where}_{rule}"]
-            overall.plot([at + shift] * 2, share.ends, color=colour, linewidth=1)
             point = overall.plot(at + shift, share.value, "o", color=colour, markerfacecolor=face, markersize=5)
         point[0].set_label(name)
     for panel in (axis, overall):

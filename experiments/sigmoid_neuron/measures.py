@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, clustered_share
+from secondlook.study.statistics import Estimate, design_share
 from secondlook.study.text import key, number
 
 from . import selections
@@ -24,10 +24,10 @@ def _shares(equal: pd.DataFrame, best: pd.DataFrame) -> dict[str, Estimate]:
     """Share of cells in which AdaHessian is better, in which it is worse, and in which it is better with each estimator."""
     found = {}
     for at, judged in (("equal", equal), ("best", best)):
-        found[at] = clustered_share(judged.better, judged.group)
-        found[f"{at}_worse"] = clustered_share(judged.worse, judged.group)
+        found[at] = design_share(judged.better, judged.group)
+        found[f"{at}_worse"] = design_share(judged.worse, judged.group)
         for rule, part in judged.groupby("rule"):
-            found[f"{at}_{rule}"] = clustered_share(part.better, part.group)
+            found[f"{at}_{rule}"] = design_share(part.better, part.group)
     return found
 
 
@@ -68,10 +68,10 @@ def stabilisation(rows: pd.DataFrame) -> dict[str, Estimate]:
     sooner = equal.stabilised < equal.stabilised_adam
     adam = runs[(runs.rule == "Adam") & (runs.stabilised - STATED["Adam"]).abs().le(NEAR)]
     return {
-        "both": clustered_share(both, pairs.group),
-        "epochs": clustered_share(epochs, pairs.group),
-        "sooner": clustered_share(sooner, equal.group),
-        "adam_unfinished": clustered_share(np.isinf(adam.arrived), adam.group),
+        "both": design_share(both, pairs.group),
+        "epochs": design_share(epochs, pairs.group),
+        "sooner": design_share(sooner, equal.group),
+        "adam_unfinished": design_share(np.isinf(adam.arrived), adam.group),
         "pairs": Estimate(len(pairs)),
     }
 
@@ -86,9 +86,9 @@ def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
     for name, epochs in (("loose", "arrived_loosely"), ("tight", "arrived_tightly"), ("touch", "touched")):
         for at, compared in (("equal", equal), ("best", selections.at_best_rate(rows, epochs))):
             judged = selections.speed(compared, epochs)
-            found[f"{at}_{name}"] = clustered_share(judged.better, judged.group)
+            found[f"{at}_{name}"] = design_share(judged.better, judged.group)
     costed = selections.speed(best.assign(arrived=best.arrived * STEP_COST))
-    found["best_cost"] = clustered_share(costed.better, costed.group)
+    found["best_cost"] = design_share(costed.better, costed.group)
     found["gradients_a_step"] = Estimate(STEP_COST)
     judged = selections.speed(equal)
     for name, part in (
@@ -96,7 +96,7 @@ def faster(rows: pd.DataFrame) -> dict[str, Estimate]:
         ("middle", judged[judged.lr.between(0.1, 1)]),
         ("quick", judged[judged.lr > 1]),
     ):
-        found[f"equal_{name}"] = clustered_share(part.better, part.group)
+        found[f"equal_{name}"] = design_share(part.better, part.group)
     return found
 
 

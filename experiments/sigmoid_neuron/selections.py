@@ -9,7 +9,7 @@ differ by a factor to which both optimisers are blind but for eps.
 import numpy as np
 import pandas as pd
 
-from secondlook.study.statistics import clustered_share
+from secondlook.study.statistics import design_share
 
 STATED = {"AdaHessian": 150, "Adam": 175}  # epochs of the article
 SAME_DETOUR = 1e-6  # detours closer than this (relative) are a tie: on one point both paths are straight up to rounding
@@ -65,12 +65,11 @@ def directness(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_rate(cells: pd.DataFrame) -> pd.DataFrame:
-    """The share of cells in which AdaHessian is better at each learning rate, with its interval."""
+    """The share of cells in which AdaHessian is better at each learning rate."""
     found = []
     for lr, part in cells.groupby("lr"):
         if part.group.nunique() >= LEAST_GROUPS:
-            share = clustered_share(part.better, part.group)
-            found.append({"lr": lr, "share": share.value, "low": share.low, "high": share.high})
+            found.append({"lr": lr, "share": design_share(part.better, part.group).value})
     return pd.DataFrame(found)
 
 

@@ -5,6 +5,7 @@ paired          differences by seed: t interval, and the exact sign-flip p
 welch           unpaired, unequal variances
 share           fraction of independent trials: Wilson interval
 clustered_share fraction of cells that come in groups: t interval over the groups
+design_share    fraction of the cells of a grid that was chosen, not drawn: no interval
 holm            p values adjusted for the number of declared comparisons
 equivalent      two one-sided tests: the difference lies within +-margin
 """
@@ -132,6 +133,13 @@ def clustered_share(hits: ArrayLike, groups: ArrayLike, level: float = LEVEL) ->
     found = mean([hits[groups == group].mean() for group in np.unique(groups)], level)
     low, high = found.ends
     return Estimate(found.value, max(low, 0), min(high, 1), found.n)
+
+
+def design_share(hits: ArrayLike, groups: ArrayLike) -> Estimate:
+    """Fraction of true values among the cells of a design, each group of cells with the same weight. What was chosen is no
+    sample of anything: there is no interval, and n is 1."""
+    hits, groups = np.asarray(hits, dtype=float).ravel(), np.asarray(groups).ravel()
+    return Estimate(float(np.mean([hits[groups == group].mean() for group in np.unique(groups)])))
 
 
 def holm(p_values: ArrayLike) -> list[float]:
