@@ -206,6 +206,14 @@ def test_verdicts_follow_from_measures(rows):
     assert set(summary.tables) == {"which", "quality", "trained"}
 
 
+def test_the_mean_of_ten_estimates_has_their_bias_and_a_tenth_of_their_variance(rows):
+    found, averages = EXPERIMENT.made("measures", "block_means", rows), EXPERIMENT.part("selections").averages
+    variance, bias2, law = (averages(rows, metric, "signed") for metric in ("variance", "bias2", "bias2 law"))
+    for network in ("tanh", "ReLU", "CNN"):
+        expected = ((variance[8] + 10 * bias2[8]) / (variance[1] + law[1])).loc[network].mean()
+        assert found[f"{network}_signed_8_error_of_ten"].value == pytest.approx(expected)
+
+
 def test_a_running_mean_that_went_to_the_diagonal_would_be_noticed(rows):
     altered = rows.copy()
     altered.loc[altered.metric == "to diagonal", "value"] = 0.01

@@ -81,8 +81,8 @@ def probes(rows: pd.DataFrame) -> Estimate:
 @measure()
 def block_means(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What block means do to one probe's estimate, by network, averaging and block size, means over stages: variance and mean
-    squared error over those without averaging; bias, relative to |H_ii|; and the relative distance from |H_ii| of what
-    AdaHessian's mean of their squares tends to."""
+    squared error over those without averaging, and the latter of the mean of ten such estimates; bias, relative to |H_ii|; and
+    the relative distance from |H_ii| of what AdaHessian's mean of their squares tends to."""
     found = {}
     for averaging in ("signed", "absolute"):
         variance, bias2, ends = (select.averages(rows, m, averaging) for m in ("variance", "bias2", "average limit"))
@@ -92,10 +92,21 @@ def block_means(rows: pd.DataFrame) -> dict[str, Estimate]:
             for block in variance:
                 key = _key(network, averaging, int(block))
                 found[f"{key}_variance"] = statistics.mean(variance[block].loc[network] / plain.loc[network])
-                found[f"{key}_error"] = statistics.mean(((variance[block] + bias2[block]) / plain_error).loc[network])
+                for name, probes in (("error", 1), ("error_of_ten", 10)):
+                    squared = variance[block] / probes + bias2[block]
+                    found[f"{key}_{name}"] = statistics.mean((probes * squared / plain_error).loc[network])
                 found[f"{key}_bias"] = statistics.mean(bias2[block].loc[network].clip(lower=0) ** 0.5)
                 found[f"{key}_limit"] = statistics.mean(ends[block].loc[network])
     return found
+
+
+@measure()
+def step_cosine(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Cosine of g / (|D| + damping) with the same of the exact diagonal, for the running mean of squares and for Hutchinson's
+    mean, of ten probes each: means over draws, medians over cells, which are no trials."""
+    cosines = select.draws(rows, "cosine").mean(axis=1).xs(10, level="budget")
+    found = {name: cosines.xs(name, level="method") for name in ("mean of squares", "Hutchinson")}
+    return {_key(name): Estimate(values.median(), n=len(values)) for name, values in found.items()}
 
 
 @measure()

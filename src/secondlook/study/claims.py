@@ -51,7 +51,8 @@ UNDECIDED, NOT_RUN = "undecided", "not run"
 VERDICTS = ("reproduced", "partly", "not reproduced", "artefact", UNDECIDED, NOT_RUN)
 KINDS = {"document": "a document", "paper": "the paper behind it", "identity": "an identity", "promise": "this study"}
 WIDTH = 107  # of what stands beside id and verdict on a terminal
-PURE = ("share", "ratio", "relative", "factor", "loss", "slope", "exponent", "distance", "difference", "coordinate")
+COMPARED = ("share", "ratio", "relative", "factor", "slope", "exponent", "difference", "correlation", "cosine")
+PURE = (*COMPARED, "loss", "distance", "coordinate")
 
 
 def declared(experiment: Experiment) -> list[dict]:
