@@ -1,5 +1,6 @@
 """The command line as a stranger meets it: help for every verb, progress, and one line for every mistake."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -160,7 +161,11 @@ def test_a_new_experiment_runs_as_it_is(project):
     verbs += [[verb, "demo", "--scale", "smoke"] for verb in ("run", "summarise", "figure")]
     done = secondlook(project, *verbs, ["claims", "--scale", "smoke"], ["report", "--scale", "smoke"])
     assert done.returncode == 0, done.stderr
-    assert "X1  reproduced" in done.stdout and "X2  reproduced" in done.stdout
+    judged = json.loads((project.folder / "results/smoke/claims.json").read_text(encoding="utf-8"))
+    assert [(claim["id"], claim["experiment"], claim["verdict"]) for claim in judged] == [
+        ("X1", "demo", "reproduced"),
+        ("X2", "mine", "reproduced"),
+    ]
     assert "experiments/mine/section.md" in done.stdout and "results/smoke/report/report.pdf" in done.stdout
     assert project.mistake("new", "mine") == "experiments/mine is there already"
     assert project.mistake("new", "my own").startswith("experiments/my own must have a name of letters")
