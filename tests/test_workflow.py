@@ -87,7 +87,7 @@ def test_one_experiment_is_a_target(project):
 
 
 def test_claims_prints_the_verdicts(built):
-    assert "X1  reproduced" in built.snakemake("claims").stdout
+    assert "X1   reproduced " in built.snakemake("claims").stdout
 
 
 @pytest.mark.parametrize(
