@@ -63,7 +63,7 @@ def test_the_first_rule_that_applies_is_the_verdict(project, a, b, verdict):
 
 def test_a_measured_number_has_its_name_unit_interval_and_n(project):
     time, saved = judged(project, found(Estimate(0.5, 0.2, 0.8, 5), Estimate(-0.1, -0.3, 0.2, 4)))["measured"]
-    assert time == {"quantity": "time of a step", "unit": "ms", "value": 500, "low": 200, "high": 800, "n": 5}
+    assert time == {"quantity": "time of a step", "unit": "ms", "value": 500, "low": 200, "high": 800, "n": 5, "coverage": None}
     assert (saved["value"], saved["low"], saved["high"]) == (10, -20, 30)  # turned round, and so are its ends
     assert measured_text(time) == "time of a step: 500.0 [200.0, 800.0] ms, n = 5"
 

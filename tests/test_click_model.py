@@ -10,17 +10,16 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
-from scipy import stats
 from torch.nn import functional
 
-from experiments.click_model import experiment, measures, pairs, selections, teacher
+from experiments.click_model import experiment, measures, selections, teacher
 from experiments.click_model.methods import METHODS, Method
 from experiments.click_model.model import ClickModel
 from secondlook.curvature.hutchinson import ONE_PROBE
 from secondlook.curvature.vectors import flat
 from secondlook.errors import Mistake
 from secondlook.optim.base import SEED
-from secondlook.study import claims
+from secondlook.study import claims, comparison
 from secondlook.study import measures as study
 from secondlook.study.experiment import Experiment, run
 from secondlook.study.parameters import build
@@ -234,35 +233,6 @@ def test_looks_divide_the_steps():
         params("comparison", changes=["looks=7"])
 
 
-@pytest.mark.parametrize("effect, count", [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
-def test_pairs_needed_are_those_of_the_tables(effect, count):
-    """Of a two-sided paired t test at 5 % with a power of 80 %: the usual tables' small, middle and large effects."""
-    assert pairs.needed(effect) == count
-    assert pairs.power(count - 1, effect) < 0.8 <= pairs.power(count, effect)
-
-
-def test_power_is_that_of_simulated_tests():
-    """The share of 20,000 drawn tests that reject lies within 4.5 standard errors: false alarm 1 in 100,000."""
-    n, effect, count = 20, 0.5, 20_000
-    d = np.random.default_rng(0).normal(effect, 1, (count, n))
-    rejected = (stats.ttest_1samp(d, 0, axis=1).pvalue < 0.05).mean()
-    expected = pairs.power(n, effect)
-    assert abs(rejected - expected) < 4.5 * (expected * (1 - expected) / count) ** 0.5
-    assert pairs.power(n, 0) == pytest.approx(0.05, abs=1e-9)
-
-
-def test_ends_of_pairs_needed():
-    assert pairs.needed(math.inf) == 2 and pairs.needed(1e-6) == math.inf
-
-
-def test_the_interval_of_a_spread_covers():
-    """95 % of 4,000 drawn samples of 20: within 4.5 standard errors, false alarm 1 in 100,000."""
-    found = [pairs.spread(sample) for sample in np.random.default_rng(1).normal(0, 2, (4000, 20))]
-    covered = np.mean([low <= 2 <= high for _, low, high in found])
-    assert abs(covered - 0.95) < 4.5 * (0.95 * 0.05 / 4000) ** 0.5
-    assert all(low < s < high for s, low, high in found)
-
-
 ORDER = ("SGD", "Adagrad", "Adam", "Adam + Adagrad", "AdaHessian + Adagrad")
 SEEDS = range(100, 110)
 
@@ -309,7 +279,9 @@ def test_verdicts_follow_the_declared_rules(name):
     over_adagrad, over_adam, noise, expected = VERDICTS[name]
     final = {"Adagrad": 78 - over_adagrad, "Adam + Adagrad": 78 - over_adam}
     rows = compared(final, {"AdaHessian + Adagrad": noise})
-    needed = {name: CLICKS.made("measures", name, rows) for name in ("differences", "excess_differences", "n_needed")}
+    needed = {
+        name: CLICKS.made("measures", name, rows) for name in ("differences", "excess_differences", "n_needed", "seed_seconds")
+    }
     summary = study.Summary(needed, {})
     assert [claims.judge(claim, CLICKS, summary)["verdict"] for claim in claims.declared(CLICKS)] == expected
 
@@ -320,8 +292,9 @@ def test_seeds_needed_come_from_the_spread_of_pairs():
     s = measures.spreads(rows)["adagrad"]
     assert s.value == pytest.approx(gap.std(ddof=1)) and s.low < s.value < s.high
     found, here = measures.n_needed(rows)["adagrad"], measures.power_here(rows)
-    assert found.value == pairs.needed(0.03 / gap.std(ddof=1)) and found.low < found.value < found.high
-    assert here["adagrad"].value == pytest.approx(pairs.power(10, 0.03 / gap.std(ddof=1)))
+    level = comparison.simultaneous(4)
+    assert found.value == comparison.needed(0.03 / gap.std(ddof=1), level) and found.low < found.value < found.high
+    assert here["adagrad"].value == pytest.approx(comparison.power(10, 0.03 / gap.std(ddof=1), level))
     assert here["adagrad"].low < here["adagrad"].value < here["adagrad"].high
     assert (here["enough"].value, here["enough"].n) == (0, 4)
     assert measures.power_here(compared({}, {"SGD": 0.01}))["enough"].value == 3  # without spread a difference is seen

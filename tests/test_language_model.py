@@ -274,7 +274,6 @@ NOISE = [1, -1, 2, -2, 3, -3, 1, -1]
     "shift, spread, word", [(-0.1, 0.005, "better"), (0.1, 0.005, "worse"), (0, 0.002, "equivalent"), (0, 0.1, "undecided")]
 )
 def test_words_of_a_comparison(shift, spread, word):
-    """Eight seeds: all of one sign have p = 2 / 256, after Holm 6 times that."""
     runs = {(method, 1.0): BASE for method in names.TUNED}
     runs["AdaHessian", 1.0] = [value + shift + spread * noise for value, noise in zip(BASE, NOISE, strict=True)]
     table = measures.comparisons(made_up("comparison", runs)).set_index("First minus second")

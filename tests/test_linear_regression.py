@@ -108,7 +108,7 @@ def test_two_runs_are_the_same_to_the_bit(rows):
 def test_every_number_of_the_section_and_the_claim_is_measured(rows):
     summary = measures.summarise(EXPERIMENT, rows)
     (claim,) = claims.judge_all([(EXPERIMENT, summary)])
-    assert claim["id"] == "D1" and claim["n"] == 2
+    assert claim["id"] == "D1" and claim["measured"][0]["n"] == 2
     names = {**summary.measures, "tables": summary.tables, "table": lambda table: str(len(table)), "verdict": lambda name: name}
     text = fill((EXPERIMENT.folder / "section.md").read_text(), names, "section.md")
     assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)

@@ -83,8 +83,8 @@ CLAIM = {
     "band": "",
     "bands": "before the runs",
     "measured": [
-        {"quantity": "loss", "unit": "bits", "value": 0.125, "low": 0.12, "high": 0.13, "n": 20},
-        {"quantity": "a share", "unit": "%", "value": 3, "low": None, "high": None, "n": 1},
+        {"quantity": "loss", "unit": "bits", "value": 0.125, "low": 0.12, "high": 0.13, "n": 20, "coverage": None},
+        {"quantity": "a share", "unit": "%", "value": 3, "low": None, "high": None, "n": 1, "coverage": None},
     ],
     "verdict": "not reproduced",
     "why": "It is 0.125.",

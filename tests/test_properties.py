@@ -201,7 +201,7 @@ def test_a_checkpoint(data, vouched):
 # Claims -----------------------------------------------------------------------------------------------------------------------
 
 (CLAIM,) = yaml.safe_load((DEMO / "claims.yaml").read_text())
-NUMBER = {"quantity": "share", "unit": "", "value": 0.5, "low": 0.1, "high": 0.9, "n": 3}
+NUMBER = {"quantity": "share", "unit": "", "value": 0.5, "low": 0.1, "high": 0.9, "n": 3, "coverage": None}
 JUDGED = {"id": "X1", "kind": "document", "evidence": "original", "source": "s", "statement": "s", "verdict": VERDICTS[0]}
 JUDGED |= {"stated": "t", "band": "b", "why": "w", "measured": [NUMBER]}
 

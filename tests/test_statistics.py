@@ -29,6 +29,7 @@ def test_intervals_cover_as_often_as_they_say():
 def test_median_takes_order_statistics(n, ranks):
     found = s.median(range(1, n + 1))
     assert (found.low, found.high) == ranks and found.value == (n + 1) / 2
+    assert found.coverage == (0.9375 if n == 5 else None)  # all five on one side of the true median: 2 / 2^5
 
 
 def test_median_lets_a_miss_be_infinite():

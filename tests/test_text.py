@@ -11,6 +11,7 @@ VALUES = {
     "loss": Estimate(0.07727, 0.07, 0.081, 20),
     "rate": {"e30": Estimate(3.16e-5)},
     "miss": Estimate(float("inf")),
+    "few": Estimate(3.116, 2.999, 3.746, 5, coverage=0.9375),
 }
 
 
@@ -24,6 +25,7 @@ VALUES = {
         ("<< rate.e30 | number >>", "3.16×10⁻⁵"),
         ("<< rate['e30'] | interval >>", "3.16×10⁻⁵"),
         ("<< miss | number >>", "∞"),
+        ("<< few | interval >>", "3.12 [3.00, 3.75; 94 %]"),
         ("<< loss_of_all | interval(digits=4) >>", "0.4741"),
         ("<< 1e6 | number(1) >>", "10⁶"),
         ("<< 1e6 | number >>", "1.00×10⁶"),

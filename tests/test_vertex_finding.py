@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from experiments.vertex_finding import experiment, measures, selections
+from experiments.vertex_finding import experiment, measures, names, selections
 from experiments.vertex_finding.methods import RULES
 from experiments.vertex_finding.models import PROBLEMS
 from secondlook.study import claims
@@ -59,7 +59,7 @@ def test_rules_have_the_document_s_constants():
 
 
 def test_trials_are_equal_and_on_seeds_and_examples_of_their_own():
-    assert set(selections.TUNED) == {"Adam", *selections.DECLARED}
+    assert set(names.TUNED) == {"Adam", *selections.DECLARED}
     seeds = {case: set(VERTEX.setting(case).seeds) for case in VERTEX.cases}
     assert not seeds["rates"] & (seeds["rules"] | seeds["paths"] | seeds["steady"])
     p = params("rates")
@@ -82,7 +82,7 @@ def test_the_same_seed_starts_alike(name):
 
 @pytest.mark.parametrize("rule, own", [("EVE, walk", "EVE"), ("careful, back", "careful"), ("adaptive + EVE", "adaptive")])
 def test_variants_take_the_rate_of_their_family(rule, own):
-    assert selections.family(rule) == own and selections.family(own) == own
+    assert names.family(rule) == own and names.family(own) == own
 
 
 def test_rates_of_the_comparison_are_the_best_of_the_trials():
@@ -98,7 +98,7 @@ def test_work_counts_held_out_losses(rows):
     """EVE: six losses an epoch of 3 steps on 2 of 6 toy events in batches of 3, or of 2 steps on 10 of 20 digits in tens."""
     spent = selections.by_epoch(rows, "work")
     for model, (steps, forward) in {"AllCNN": (2, 2 / 3 / 3), "MLP": (2, 1 / 3)}.items():
-        for start in selections.STARTS:
+        for start in names.STARTS:
             assert spent.loc[model, "Adam", start][3].to_numpy() == pytest.approx(3 * steps)
             expected = [epoch * (steps + 6 * forward) for epoch in (1, 2, 3)]
             assert spent.loc[model, "EVE", start].to_numpy() == pytest.approx(np.tile(expected, (2, 1)), rel=1e-4)
@@ -135,14 +135,6 @@ def test_a_ratio_at_equal_work_is_that_of_the_last_epoch_within_adams_budget():
 def test_a_diverged_run_counts_with_the_loss_before_training():
     table = made_up({("MLP", "Adam", "small"): [[3, 2, np.nan, np.nan], [4, 2, 1, 0.5]]})
     assert selections.test_losses(table).to_numpy().tolist() == [[3, 2, 3, 3], [4, 2, 1, 0.5]]
-
-
-@pytest.mark.parametrize(
-    "gap, p, word",
-    [([-0.5, -0.6], 0.01, "better"), ([0.5, 0.6], 0.01, "worse"), ([0, 0], 1, "equivalent"), ([-1, 0.5], 0.6, "undecided")],
-)
-def test_words(gap, p, word):
-    assert measures._word(pd.Series(gap), p) == word
 
 
 def test_principal_axes_of_paths_from_one_start():

@@ -1,26 +1,22 @@
 """Accuracy in per cent, differences in points: paired by seed, with t intervals; the cost of a run over SGD's.
 
-Words for a difference of a declared set of comparisons: better or worse where Holm's adjusted p of the t test is below 5 %;
-else equivalent where two one-sided t tests put it within 0.3 points; else undecided. The exact sign-flip p is given from 6
-seeds on.
+Differences come in families: the six comparisons of a case, its variants, the drops of the others. A family's intervals hold
+together and give the words, as in `secondlook.study.comparison`.
 """
 
-from dataclasses import replace
-
 import pandas as pd
-from scipy import stats
 
 from secondlook.errors import Mistake
 from secondlook.problems.published import TABLE_2, TABLE_8_ACCURACY
+from secondlook.study import comparison
 from secondlook.study.declare import measure
-from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
+from secondlook.study.statistics import Estimate, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
 from .names import PACE, every
 from .selections import accuracies, by_factor, epochs, totals
 
 MARGIN = 0.3  # points within which two accuracies count as the same
-FLIPS_FROM = 6  # seeds: with fewer, no pattern of signs has p below 5 %
 COMPARED = {  # the declared comparisons: the first minus the second, and the decay of both
     "adam": ("AdaHessian", "Adam", "decoupled, coupled"),
     "adamw": ("AdaHessian", "AdamW", "both decoupled"),
@@ -39,9 +35,9 @@ def each(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     return found | {f"{key(method)}_best": mean(best[method]) for method in best}
 
 
-def _difference(a: pd.Series, b: pd.Series) -> Estimate:
-    found = paired(a, b)
-    return found if found.n >= FLIPS_FROM else replace(found, p=None)
+def _family(table: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """The declared comparisons of a table of seeds by methods."""
+    return {name: (table[a], table[b]) for name, (a, b, _) in COMPARED.items()}
 
 
 @measure(
@@ -56,8 +52,21 @@ def differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """The declared comparisons after the last epoch, and in the best one."""
     found = {}
     for ending, table in (("", accuracies(rows, case)), ("_best", accuracies(rows, case, best=True))):
-        found |= {name + ending: _difference(table[a], table[b]) for name, (a, b, _) in COMPARED.items()}
+        found |= {name + ending: found for name, found in comparison.differences(_family(table)).items()}
     return found
+
+
+@measure("small")
+def small_n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seeds that would show MARGIN points, of each declared comparison and of each variant against every step."""
+    families = (_family(accuracies(rows, "small")), _variants(accuracies(rows, "small")))
+    return {name: n for family in families for name, n in comparison.n_to_decide(family, MARGIN).items()}
+
+
+@measure("small")
+def small_seed_seconds(rows: pd.DataFrame) -> Estimate:
+    """Seconds of training of all methods and variants of a seed."""
+    return mean(epochs(rows, "small", "seconds").iloc[:, -1].groupby(level="seed").sum())
 
 
 @measure("resnet20", "frequency")
@@ -76,10 +85,14 @@ def frequency_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
 )
 def over_every_step(rows: pd.DataFrame, *cases: str, best: bool = False) -> dict[str, Estimate]:
     """Every variant minus AdaHessian with a Hessian of the whole batch at every step, after the last epoch or in the best."""
-    table = accuracies(rows, *cases, best=best)
-    variants = [method for method in table if method.startswith("AdaHessian ") and method != "AdaHessian coupled"]
-    pairs = {method: table[["AdaHessian", method]].dropna() for method in variants}  # seeds that both have
-    return {key(m.removeprefix("AdaHessian ")): _difference(pair[m], pair["AdaHessian"]) for m, pair in pairs.items()}
+    return comparison.differences(_variants(accuracies(rows, *cases, best=best)))
+
+
+def _variants(table: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """Every variant and AdaHessian, of a table of seeds by methods: the seeds that both have."""
+    names = [method for method in table if method.startswith("AdaHessian ") and method != "AdaHessian coupled"]
+    pairs = {name: table[["AdaHessian", name]].dropna() for name in names}
+    return {key(name.removeprefix("AdaHessian ")): (pair[name], pair["AdaHessian"]) for name, pair in pairs.items()}
 
 
 @measure("quick")
@@ -123,8 +136,8 @@ def rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
         values["inside"] = Estimate(table.columns.min() < best < table.columns.max())
         found |= {f"{key(method)}_{name}": value for name, value in values.items()}
         found[f"{key(method)}_drop"] = mean(drops[method])
-    ours = drops["AdaHessian"]
-    return found | {f"over_{key(m)}": _difference(ours, drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
+    others = {f"over_{key(m)}": (drops["AdaHessian"], drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
+    return found | comparison.differences(others)
 
 
 @measure("small", "small_rates")
@@ -159,27 +172,19 @@ def data(rows: pd.DataFrame) -> pd.DataFrame:
 def comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """The declared comparisons as a table."""
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
-    gaps = {name: last[a] - last[b] for name, (a, b, _) in COMPARED.items()}
-    adjusted = holm([stats.ttest_1samp(gap, 0).pvalue for gap in gaps.values()])
-    lines = []
-    for (name, (a, b, decay)), p in zip(COMPARED.items(), adjusted, strict=True):
-        lines.append(
-            {
-                "First minus second": f"{a} − {b}",
-                "Decay": decay,
-                "Last epoch": interval(_difference(last[a], last[b]), fixed),
-                "Best epoch": interval(_difference(best[a], best[b]), fixed),
-                "p (Holm)": number(p, 2),
-                "Word": _word(gaps[name], p),
-            }
-        )
+    found, in_best = comparison.compare(_family(last), MARGIN), comparison.differences(_family(best))
+    lines = [
+        {
+            "First minus second": f"{a} − {b}",
+            "Decay": decay,
+            "Last epoch": interval(found[name].difference, fixed),
+            "Best epoch": interval(in_best[name], fixed),
+            "p (Holm)": number(found[name].holm, 2),
+            "Word": found[name].word,
+        }
+        for name, (a, b, decay) in COMPARED.items()
+    ]
     return pd.DataFrame(lines)
-
-
-def _word(gap: pd.Series, p: float) -> str:
-    if p < 1 - LEVEL:
-        return "better" if gap.mean() > 0 else "worse"
-    return "equivalent" if equivalent(gap, MARGIN) else "undecided"
 
 
 @measure("small")
@@ -238,7 +243,7 @@ def precision_table(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for method in last:
         name, _, precision = method.partition(", ")
-        change = interval(_difference(last[method], last[name]), fixed) if precision else "–"
+        change = interval(paired(last[method], last[name]), fixed) if precision else "–"
         lines.append(
             {
                 "Method": name,

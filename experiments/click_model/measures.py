@@ -1,17 +1,17 @@
 """Expected accuracy in per cent, its differences in points, and excess log-loss in millinats: paired by seed, with t intervals.
 
-Words for a declared comparison: better or worse where Holm's adjusted sign-flip p, over the four comparisons of a metric, is
-below 5 %; else, for accuracy, equivalent where two one-sided t tests put it within the gain of the paper; else undecided.
+The four comparisons of a metric are a family, whose intervals hold together and give the words, as in
+`secondlook.study.comparison`. Accuracies are the same within the gain of the paper; for excess no margin is declared.
 """
 
 import numpy as np
 import pandas as pd
 
+from secondlook.study import comparison
 from secondlook.study.declare import measure
-from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
+from secondlook.study.statistics import Estimate, mean, median
 from secondlook.study.text import fixed, interval, key, number
 
-from .pairs import POWER, needed, power, spread
 from .selections import ADAGRAD, ADAHESSIAN, COMPARED, GAIN, final, looks, of_teacher, reached, trials
 
 SOUGHT = 0.03  # points: a difference as small as the paper's
@@ -39,47 +39,42 @@ def excess(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {key(method): mean(table[method]) for method in table}
 
 
-def _gaps(rows: pd.DataFrame, metric: str) -> dict[str, pd.Series]:
-    """The declared comparisons: AdaHessian + Adagrad minus the other, by seed."""
+def _family(rows: pd.DataFrame, metric: str) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """The declared comparisons: AdaHessian + Adagrad and the other, by seed."""
     table = final(rows, metric)
-    return {name: table[ADAHESSIAN] - table[other] for name, other in COMPARED.items()}
+    return {name: (table[ADAHESSIAN], table[other]) for name, other in COMPARED.items()}
 
 
 @measure("comparison", each={"differences": "accuracy", "excess_differences": "excess"})
 def differences(rows: pd.DataFrame, metric: str) -> dict[str, Estimate]:
     """Of accuracy, in points, above 0 in favour of AdaHessian + Adagrad; of excess, in millinats, below 0 in its favour."""
-    table = final(rows, metric)
-    return {name: paired(table[ADAHESSIAN], table[other]) for name, other in COMPARED.items()}
+    return comparison.differences(_family(rows, metric))
 
 
 @measure("comparison")
 def spreads(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Standard deviation of each declared difference of accuracy, in points."""
-    return {name: Estimate(*spread(gap), n=len(gap)) for name, gap in _gaps(rows, "accuracy").items()}
+    return {name: comparison.spread(a - b) for name, (a, b) in _family(rows, "accuracy").items()}
 
 
 @measure("comparison")
 def n_needed(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seeds that would show SOUGHT points with a power of 80 %; its interval is the spread's."""
-    return {
-        name: Estimate(*(needed(_effect(s)) for s in (found.value, *found.ends)), n=found.n)
-        for name, found in spreads(rows).items()
-    }
+    """Seeds that would show SOUGHT points at the family's level with a power of 80 %; its interval is the spread's."""
+    return comparison.n_to_decide(_family(rows, "accuracy"), SOUGHT)
 
 
 @measure("comparison")
 def power_here(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The probability that as many seeds as there are show SOUGHT points; and in how many comparisons it is 80 % (enough)."""
-    found = {}
-    for name, s in spreads(rows).items():
-        value, high, low = (power(s.n, _effect(end)) for end in (s.value, *s.ends))
-        found[name] = Estimate(value, low, high, s.n)
-    enough = sum(estimate.value >= POWER for estimate in found.values())
+    found = comparison.power_of(_family(rows, "accuracy"), SOUGHT)
+    enough = sum(estimate.value >= comparison.POWER for estimate in found.values())
     return found | {"enough": Estimate(enough, n=len(COMPARED))}
 
 
-def _effect(s: float) -> float:
-    return SOUGHT / s if s else np.inf
+@measure("comparison")
+def seed_seconds(rows: pd.DataFrame) -> Estimate:
+    """Seconds of training of all methods of a seed."""
+    return mean(looks(rows, "seconds").iloc[:, -1].groupby(level="seed").sum())
 
 
 @measure("comparison")
@@ -169,20 +164,12 @@ def methods(rows: pd.DataFrame) -> pd.DataFrame:
 def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
     """The declared comparisons of accuracy and of excess, each metric with its own adjustment."""
     lines = []
-    for metric, unit, digits in (("accuracy", "points", 3), ("excess", "millinats", 2)):
-        found, gaps = differences(rows, metric), _gaps(rows, metric)
-        adjusted = holm([gap.p for gap in found.values()])
-        for (name, other), p in zip(COMPARED.items(), adjusted, strict=True):
-            line = {"Of": f"{metric}, {unit}", "AdaHessian + Adagrad less": other}
-            line["Difference"] = interval(found[name], fixed, digits=digits)
-            lines.append(line | {"p (Holm)": number(p, 2), "Word": _word(metric, gaps[name], p)})
+    for metric, unit, digits, margin, sign in (("accuracy", "points", 3, GAIN, 1), ("excess", "millinats", 2, 0, -1)):
+        for name, found in comparison.compare(_family(rows, metric), margin, sign).items():
+            line = {"Of": f"{metric}, {unit}", "AdaHessian + Adagrad less": COMPARED[name]}
+            line["Difference"] = interval(found.difference, fixed, digits=digits)
+            lines.append(line | {"p (Holm)": number(found.holm, 2), "Word": found.word})
     return pd.DataFrame(lines)
-
-
-def _word(metric: str, gap: pd.Series, p: float) -> str:
-    if p < 1 - LEVEL:
-        return "better" if (gap.mean() > 0) == (metric == "accuracy") else "worse"
-    return "equivalent" if metric == "accuracy" and equivalent(gap, GAIN) else "undecided"
 
 
 @measure("comparison")

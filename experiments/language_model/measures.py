@@ -1,14 +1,15 @@
 """Bits per character on the test windows after the last epoch: less is better. Differences are paired by seed, with t
 intervals; the cost of a run over SGD's.
 
-Words for a difference of the declared comparisons: better (fewer bits) or worse where Holm's adjusted sign-flip p is below
-5 %; else equivalent where two one-sided t tests put it within MARGIN; else undecided.
+Differences come in families, whose intervals hold together and give the words, as in `secondlook.study.comparison`: less is
+better.
 """
 
 import pandas as pd
 
+from secondlook.study import comparison
 from secondlook.study.declare import measure
-from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
+from secondlook.study.statistics import Estimate, mean, median
 from secondlook.study.text import fixed, interval, key, number
 
 from .selections import broken, by_block, by_factor, by_method, by_rate, counted, last, learning_rates
@@ -42,27 +43,35 @@ def counting(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("comparison")
 def differences(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The declared comparisons."""
+    return comparison.differences(_family(rows))
+
+
+def _family(rows: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
     table = by_method(rows)
-    return {name: paired(table[a], table[b]) for name, (a, b) in COMPARED.items()}
+    return {name: (table[a], table[b]) for name, (a, b) in COMPARED.items()}
+
+
+@measure("comparison")
+def n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seeds that would show MARGIN, of each declared comparison."""
+    return comparison.n_to_decide(_family(rows), MARGIN)
+
+
+@measure("comparison")
+def seed_seconds(rows: pd.DataFrame) -> Estimate:
+    """Seconds of training of all methods of a seed."""
+    return mean(by_method(rows, "seconds").sum(axis=1))
 
 
 @measure("comparison")
 def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
     """The same as a table."""
-    table, found = by_method(rows), differences(rows)
-    adjusted = holm([gap.p for gap in found.values()])
     lines = []
-    for (name, (a, b)), p in zip(COMPARED.items(), adjusted, strict=True):
-        word = _word(table[a] - table[b], p)
-        shown = {"Bits": interval(found[name], fixed, digits=3), "p (Holm)": number(p, 2), "Word": word}
+    for name, found in comparison.compare(_family(rows), MARGIN, sign=-1).items():
+        a, b = COMPARED[name]
+        shown = {"Bits": interval(found.difference, fixed, digits=3), "p (Holm)": number(found.holm, 2), "Word": found.word}
         lines.append({"First minus second": f"{a} − {b}", **shown})
     return pd.DataFrame(lines)
-
-
-def _word(gap: pd.Series, p: float) -> str:
-    if p < 1 - LEVEL:
-        return "better" if gap.mean() < 0 else "worse"
-    return "equivalent" if equivalent(gap, MARGIN) else "undecided"
 
 
 def _over_sgd(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -129,15 +138,15 @@ def _rises(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 @measure("comparison", "scaling")
 def scaling(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What a rate that is too large costs, mean of a seed's factors NEAR and FAR: for each method, and for AdaHessian less
-    that of the others."""
-    found = {}
+    that of the others, which are one family."""
+    found, family = {}, {}
     for name, factors in {"near": NEAR, "far": FAR}.items():
         rise = {method: table[table.columns.intersection(factors)].mean(axis=1) for method, table in _rises(rows).items()}
         for method, value in rise.items():
             found[f"{key(method)}_{name}"] = mean(value)
             if method != "AdaHessian":
-                found[f"over_{key(method)}_{name}"] = paired(rise["AdaHessian"], value)
-    return found
+                family[f"over_{key(method)}_{name}"] = (rise["AdaHessian"], value)
+    return found | comparison.differences(family)
 
 
 @measure("comparison", "scaling")
@@ -155,7 +164,7 @@ def scaling_table(rows: pd.DataFrame) -> pd.DataFrame:
 def blocks(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Bits with blocks of k entries less those with blocks of 1."""
     table = by_block(rows)
-    return {f"size_{size}": paired(table[size], table[1]) for size in table if size > 1}
+    return comparison.differences({f"size_{size}": (table[size], table[1]) for size in table if size > 1})
 
 
 @measure("comparison", "blocks")

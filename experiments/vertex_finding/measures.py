@@ -1,25 +1,24 @@
 """Ratios of test losses, paired by seed: geometric means with t intervals of the logarithms.
 
-Words for a rule on a network: better or worse than Adam where Holm's adjusted p of the t test, over all comparisons that are
-declared for the rule, is below 5 %; else equivalent where two one-sided t tests put the ratio within 5 % of 1; else undecided.
-The exact sign-flip p stands beside them.
+The comparisons that are declared for a rule are a family, whose intervals hold together and give the words, as in
+`secondlook.study.comparison`: losses are the same within 5 %, and less is better.
 """
 
 import itertools
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from secondlook.study import comparison
+from secondlook.study.comparison import WORDS
 from secondlook.study.declare import measure
-from secondlook.study.statistics import LEVEL, Estimate, equivalent, holm, mean, median, paired
+from secondlook.study.statistics import Estimate, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
 from .names import MODELS, RULES, TUNED
 from .selections import DECLARED, QUESTIONS, asked, by_epoch, last, networks, of_methods, test_losses, trials, watched
 
 MARGIN = np.log(1.05)  # within which two losses count as the same
-WORDS = ("better", "worse", "equivalent", "undecided")
 STEADINESS = {"steps": "cosine of steps", "pieces": "cosine of pieces", "detour": "detour"}
 ASKED = {
     "same": "both at the small rate",
@@ -67,11 +66,50 @@ class Losses:
 
 @measure("rules")
 def ratios(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of every network, rule and question: test loss over that of Adam alone; allcnn_adaptive_same."""
+    """Of every network, rule and question: test loss over that of Adam alone; allcnn_adaptive_same. Where the comparison is
+    declared, with the interval of its family."""
+    losses, declared = Losses(rows), _declared(rows)
+    found = {}
+    for model, rule, name in asked(rows):
+        of_family = declared.get((rule, name, model))
+        gap = of_family.difference if of_family else paired(*losses.compared(model, rule, name))
+        found[f"{key(model, rule)}_{name}"] = _factor(gap)
+    return found
+
+
+def _families(rows: pd.DataFrame) -> dict[str, dict]:
+    """The declared comparisons of each rule with Adam, logarithms of losses, by (rule, question, model)."""
     losses = Losses(rows)
     return {
-        f"{key(model, rule)}_{name}": _factor(paired(*losses.compared(model, rule, name))) for model, rule, name in asked(rows)
+        rule: {(rule, name, model): losses.compared(model, rule, name) for name in names for model in networks(rows)}
+        for rule, names in DECLARED.items()
     }
+
+
+def _declared(rows: pd.DataFrame) -> dict[tuple, comparison.Compared]:
+    """All declared comparisons, each rule a family."""
+    found = {}
+    for family in _families(rows).values():
+        found |= comparison.compare(family, MARGIN, sign=-1)
+    return found
+
+
+@measure("rules")
+def n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seeds that would show a loss that is 5 % lower, of each declared comparison: allcnn_adaptive_same; and of those of a rule
+    and a question the most: adaptive_same."""
+    found = {}
+    for family in _families(rows).values():
+        for (rule, name, model), n in comparison.n_to_decide(family, MARGIN).items():
+            found[f"{key(model, rule)}_{name}"] = n
+            found[f"{key(rule)}_{name}"] = max(n, found.get(f"{key(rule)}_{name}", n), key=lambda n: n.value)
+    return found
+
+
+@measure("rules")
+def seed_seconds(rows: pd.DataFrame) -> Estimate:
+    """Seconds of training of all rules, networks and starts of a seed."""
+    return mean(last(rows, "seconds").groupby(level="seed").sum())
 
 
 @measure("rules")
@@ -111,20 +149,10 @@ def training(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 def _words(rows: pd.DataFrame) -> pd.DataFrame:
     """One line for each declared comparison: rule, question, model, p (Holm), word."""
-    losses, lines = Losses(rows), []
-    for rule, names in DECLARED.items():
-        cells = list(itertools.product(names, networks(rows)))
-        gaps = [np.subtract(*losses.compared(model, rule, name)) for name, model in cells]
-        adjusted = holm([stats.ttest_1samp(gap, 0).pvalue if gap.any() else 1.0 for gap in gaps])
-        for (name, model), gap, p in zip(cells, gaps, adjusted, strict=True):
-            lines.append({"rule": rule, "question": name, "model": model, "p": p, "word": _word(gap, p)})
-    return pd.DataFrame(lines)
-
-
-def _word(gap: pd.Series, p: float) -> str:
-    if p < 1 - LEVEL:
-        return "better" if gap.mean() < 0 else "worse"
-    return "equivalent" if equivalent(gap, MARGIN) else "undecided"
+    return pd.DataFrame(
+        {"rule": rule, "question": name, "model": model, "p": found.holm, "word": found.word}
+        for (rule, name, model), found in _declared(rows).items()
+    )
 
 
 @measure("rules")
@@ -278,7 +306,6 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
                 "Question": ASKED[line.question],
                 "Network": line.model,
                 "Ratio of test losses": interval(ratio, fixed),
-                "p (flips)": number(ratio.p, 2),
                 "p (Holm)": number(line.p, 2),
                 "Word": line.word,
             }

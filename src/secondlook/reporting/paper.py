@@ -34,7 +34,7 @@ from secondlook.study.text import fill, number
 
 NOT_HERE = "no section in this edition"
 LONGEST_LINE = 110  # characters of a table's row; a longer row makes the table as wide as the text, and its cells wrap
-NUMERIC = re.compile(r"[-−+\d.,×⁻⁰¹²³⁴⁵⁶⁷⁸⁹ %∞\[\]]+|–|n/a")
+NUMERIC = re.compile(r"[-−+\d.,;×⁻⁰¹²³⁴⁵⁶⁷⁸⁹ %∞\[\]]+|–|n/a")
 LABEL = r"\{#([\w:-]+)"
 OWN_LABEL = r"\{#((?:fig|tbl|eq):[\w:-]+)"  # in a section: of its experiment alone
 FORMATS = {"typst": ".typ", "html5": ".html", "latex": ".tex"}

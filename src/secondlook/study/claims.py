@@ -158,7 +158,7 @@ def _measured(number: dict, summary: Summary, where: str) -> dict:
     found, times = summary.find(number["measure"], where), number.get("times", 1)
     low, high = (None, None) if found.low is None else sorted((times * found.low, times * found.high))
     named = {name: number[name].strip() for name in ("quantity", "unit")}
-    return named | {"value": times * found.value, "low": low, "high": high, "n": found.n}
+    return named | {"value": times * found.value, "low": low, "high": high, "n": found.n, "coverage": found.coverage}
 
 
 def _to_decide(claim: dict, summary: Summary, where: str) -> dict | None:
@@ -197,7 +197,7 @@ def read_claims(path: Path) -> list[dict]:
 
 def measured_text(number: dict) -> str:
     """One measured number of claims.json: what it is, value [interval] unit, n. A whole, exact number has no decimals."""
-    estimate = Estimate(number["value"], number["low"], number["high"])
+    estimate = Estimate(number["value"], number["low"], number["high"], coverage=number["coverage"])
     whole = number["low"] is None and estimate.value.is_integer()
     found = fixed(estimate, 0) if whole else interval(estimate, digits=4)
     return " ".join(f"{number['quantity']}: {found} {number['unit']}".split()) + f", n = {number['n']:,}"

@@ -26,16 +26,18 @@ SAMPLED_FLIPS = 100_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured number: value, interval (None where the number is exact, such as a deterministic run) and n."""
+    """A measured number: value, interval (None where the number is exact, such as a deterministic run) and n; what the interval
+    covers, where n is too small for LEVEL."""
 
     value: float
     low: float | None = None
     high: float | None = None
     n: int = 1
     p: float | None = None
+    coverage: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("value", "low", "high", "p"):
+        for name in ("value", "low", "high", "p", "coverage"):
             number = getattr(self, name)
             object.__setattr__(self, name, None if number is None else float(number))
         object.__setattr__(self, "n", int(self.n))
@@ -75,16 +77,17 @@ def mean(values: ArrayLike, level: float = LEVEL) -> Estimate:
 
 def median(values: ArrayLike, level: float = LEVEL) -> Estimate:
     """Median with the distribution-free interval of order statistics; a miss may be infinite. The interval covers at least
-    `level`; where n is too small for that (below 6 at 95 %), it is the whole range."""
+    `level`; where n is too small for that (below 6 at 95 %), it is the whole range, and says what that covers."""
     x = np.sort(np.asarray(values, dtype=float).ravel())
     n = len(x)
     if n == 0:
         raise Mistake("a median needs at least one value")
     k = int(scipy.stats.binom.ppf((1 - level) / 2, n, 0.5))  # ranks k and n + 1 - k, counted from 1
     low, high = (x[k - 1], x[n - k]) if k >= 1 else (x[0], x[-1])
+    coverage = None if k >= 1 else 1 - 0.5 ** (n - 1)
     with np.errstate(invalid="ignore"):
         middle = x[n // 2] if n % 2 else (x[n // 2 - 1] + x[n // 2]) / 2
-    return Estimate(middle, low, high, n)
+    return Estimate(middle, low, high, n, coverage=coverage)
 
 
 def sign_flip(differences: ArrayLike) -> float:

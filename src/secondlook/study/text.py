@@ -50,9 +50,11 @@ def percent(x: Estimate | float, digits: int = 0) -> str:
 
 
 def interval(x: Estimate, show: Callable[..., str] = number, **options: int) -> str:
-    """Value and interval: 0.31 [0.28, 0.34]; the value alone where it is exact, or the interval has no width to show."""
+    """Value and interval: 0.31 [0.28, 0.34]; the value alone where it is exact, or the interval has no width to show. One that
+    covers less than it should says so: 0.31 [0.28, 0.34; 94 %]."""
     value, low, high = (show(end, **options) for end in (x, *x.ends))
-    return value if value == low == high else f"{value} [{low}, {high}]"
+    covers = "" if x.coverage is None else f"; {percent(x.coverage)}"
+    return value if value == low == high else f"{value} [{low}, {high}{covers}]"
 
 
 def percent_interval(x: Estimate, digits: int = 0) -> str:
