@@ -11,6 +11,7 @@ from secondlook.reporting import style
 from secondlook.study import statistics
 from secondlook.study.declare import figure
 
+from . import selections
 from .selections import directions, document_arrays, drawn, layer_sizes, of_cells
 
 LABELS = {
@@ -178,7 +179,7 @@ def step_quality(rows: pd.DataFrame) -> Figure:
 def dampings(rows: pd.DataFrame) -> Figure:
     """Shows: the step's quality on G and on H, and the true fall of the loss, against the damping."""
     figure, (on_g, on_h, true) = style.axes(1, 3, height=2.7)
-    levels = sorted(rows[(rows.case == "networks") & (rows.damping > 0)].damping.unique())
+    levels = selections.dampings(rows)
     shown = ("none", "diagonal", "K-FAC", "neuron blocks", "low rank", "layer blocks")
     for axis, metric, matrix, title in (
         (on_g, "model share", "G", "model, step from $G$"),

@@ -11,7 +11,7 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import fixed
 
-from .selections import DAMPING, best_falls, directions, document_arrays, layer_sizes, of_cells
+from .selections import DAMPING, best_falls, dampings, directions, document_arrays, layer_sizes, of_cells
 
 METHODS = {  # as the text calls them, by the numbers that they store
     "none": "none (gradient)",
@@ -131,7 +131,7 @@ def fall_gain(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure()
 def least_damping(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The least damping that was tried, and how far the fall of the full step from G is there below the gradient's."""
-    least = rows[rows.damping > 0].damping.min()
+    least = dampings(rows)[0]
     table = of_cells(rows, "fall", "G", least).groupby("seed").mean()
     return {"damping": Estimate(least), "loss": statistics.paired(table["none"], table["full"])}
 
@@ -153,13 +153,22 @@ def cells_better(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def kronecker(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """K-FAC and the nearest Kronecker product over the blocks of layers that they stand for: ratio of directions on G, and the
-    largest ratio of stored numbers of any network."""
-    shares, stored = directions(rows, "G").groupby("seed").mean(), of_cells(rows, "stored", "G")
-    return {
-        "kfac": statistics.mean(shares["K-FAC"] / shares["layer blocks"]),
+    """Over the blocks of layers, on G: directions of K-FAC and of the gradient (none) by damping, kfac_0_1; of the nearest
+    Kronecker product at DAMPING; K-FAC's fall of the loss, each at its best damping; the largest ratio of stored numbers of any
+    network, and (`diagonal_stored`) the diagonal's over the full matrix's.
+    """
+    found = {}
+    for damping in dampings(rows):
+        shares = directions(rows, "G", damping).groupby("seed").mean()
+        for method in ("K-FAC", "none"):
+            found[_key(method, f"{damping:g}").replace(".", "_")] = statistics.mean(shares[method] / shares["layer blocks"])
+    shares, falls = (table.groupby("seed").mean() for table in (directions(rows, "G"), best_falls(rows, "G")))
+    stored = of_cells(rows, "stored", "G")
+    return found | {
         "nearest": statistics.mean(shares["best Kronecker"] / shares["layer blocks"]),
+        "fall": statistics.mean(falls["K-FAC"] / falls["layer blocks"]),
         "stored": Estimate((stored["K-FAC"] / stored["layer blocks"]).max()),
+        "diagonal_stored": Estimate((stored["diagonal"] / stored["full"]).max()),
     }
 
 

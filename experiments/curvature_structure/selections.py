@@ -13,6 +13,11 @@ def of_cells(rows: pd.DataFrame, metric: str, matrix: str, damping: float = 0.0)
     return chosen.pivot(index=["network", "stage", "seed"], columns="method", values="value")
 
 
+def dampings(rows: pd.DataFrame) -> list[float]:
+    """All dampings that were tried, over the mean |eigenvalue|."""
+    return sorted(rows[(rows.case == "networks") & (rows.damping > 0)].damping.unique())
+
+
 def directions(rows: pd.DataFrame, matrix: str, damping: float = DAMPING) -> pd.DataFrame:
     """Share of the full step's fall of the damped model, in the shape of `of_cells`."""
     return of_cells(rows, "model share", matrix, damping)
