@@ -199,8 +199,24 @@ def test_the_best_rate_and_the_drop_from_it():
     )
     assert [found[f"{m}_lr"].value for m in ("sgd", "adam", "adamw")] == [0.5, 0.05, 5]
     assert [found[f"{m}_inside"].value for m in ("sgd", "adam", "adamw")] == [1, 0, 0]
-    assert [found[f"{m}_drop"].value for m in ("sgd", "adam", "adahessian")] == pytest.approx([10, 40 / 3, 10])
+    assert [found[f"{m}_drop"].value for m in ("sgd", "adam", "adahessian")] == pytest.approx([10, 5, 10])
     assert found["over_sgd"].value == pytest.approx(0)
+    assert found["centred"].value == 0  # Adam's and AdamW's best rates lie at an end
+
+
+def test_drops_are_over_the_same_multiples_of_the_best_rate():
+    """Each method's accuracy falls by a point a step of half a decade, from a best of its own."""
+    factors, best = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), {"SGD": 3, "Adam": 2, "AdamW": 3, "AdaHessian": 2}
+    runs = [
+        {"case": "rates", "method": method, "factor": factor, "seed": seed, "step": 1, "metric": metric, "value": value}
+        for method, at in best.items()
+        for place, factor in enumerate(factors)
+        for seed in (0, 1)
+        for metric, value in (("test_accuracy", 0.5 - 0.01 * abs(place - at)), ("lr", factor))
+    ]
+    found = measures.rates(pd.DataFrame(runs), "rates")
+    assert found["centred"].value == 1
+    assert [found[f"{key(m)}_drop"].value for m in best] == pytest.approx([(2 + 1 + 0 + 1 + 2) / 5] * 4)
 
 
 def test_a_stopped_case_goes_on_with_the_networks_that_are_done(tmp_path):

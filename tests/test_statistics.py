@@ -91,3 +91,9 @@ def test_equivalence_is_two_one_sided_tests():
 def test_refusals(call, message):
     with pytest.raises(Mistake, match=message):
         call()
+
+
+def test_welch_of_published_numbers_is_that_of_the_runs():
+    a, b = np.array([92.1, 92.4, 91.9, 92.2, 92.0]), np.array([90.3, 90.9, 90.1, 90.2, 90.6])
+    known = s.welch_published((a.mean(), a.std(ddof=1)), (b.mean(), b.std(ddof=1)), 5)
+    assert list(known.as_dict().values()) == pytest.approx(list(s.welch(a, b).as_dict().values()))

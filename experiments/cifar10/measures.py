@@ -4,18 +4,21 @@ Differences come in families: the six comparisons of a case, its variants, the d
 together and give the words, as in `secondlook.study.comparison`.
 """
 
+import numpy as np
 import pandas as pd
 
 from secondlook.errors import Mistake
-from secondlook.problems.published import TABLE_2, TABLE_8_ACCURACY
+from secondlook.problems.published import RUNS, TABLE_2, TABLE_8_ACCURACY
 from secondlook.study import comparison
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, mean, median, paired
+from secondlook.study.statistics import Estimate, mean, median, paired, welch_published
 from secondlook.study.text import fixed, interval, key, number
 
 from .names import PACE, every
 from .selections import accuracies, by_factor, epochs, totals
 
+DECADE = 10  # robustness is asked up to so many times the best rate, and down to as small a part of it
+ROUNDED = 0.15  # relative difference of two multiples that count as the same: half a decade is a factor of 3 or of 10 / 3
 MARGIN = 0.3  # points within which two accuracies count as the same
 COMPARED = {  # the declared comparisons: the first minus the second, and the decay of both
     "adam": ("AdaHessian", "Adam", "decoupled, coupled"),
@@ -54,6 +57,18 @@ def differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     for ending, table in (("", accuracies(rows, case)), ("_best", accuracies(rows, case, best=True))):
         found |= {name + ending: found for name, found in comparison.differences(_family(table)).items()}
     return found
+
+
+@measure()
+def published(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The differences of the paper's Table 2, AdaHessian's accuracy less another's, by Welch: one family."""
+    family = {
+        key(network, method): (found["AdaHessian"], found[method])
+        for network, found in TABLE_2.items()
+        for method in ("Adam", "AdamW", "SGD")
+    }
+    level = comparison.simultaneous(len(family))
+    return {name: welch_published(a, b, RUNS, level) for name, (a, b) in family.items()}
 
 
 @measure("small")
@@ -125,19 +140,28 @@ def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure(cases=("rates", "quick_rates", "small_rates"))
 def rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Of each method: the factor with the best mean accuracy, the learning rate that it makes, whether it lies inside the
-    range, and the drop: how far accuracy is below that of the best factor, in points, on average over all factors. For the
-    others also AdaHessian's drop minus theirs."""
-    found, drops = {}, {}
+    range, and the drop: how far accuracy is below that of the best factor, in points, on average from a tenth to ten times that
+    factor. For the others AdaHessian's drop minus theirs, and whether the methods' drops are over the same multiples of their
+    best (centred)."""
+    found, drops, multiples = {}, {}, {}
     rate = epochs(rows, case, "lr").max(axis=1)
     for method, table in by_factor(rows, case).items():
         best = table.mean().idxmax()
-        drops[method] = table[best] - table.mean(axis=1)
+        around = table.loc[:, (table.columns / best).map(lambda multiple: 0.99 / DECADE <= multiple <= 1.01 * DECADE)]
+        drops[method], multiples[method] = table[best] - around.mean(axis=1), around.columns / best
         values = {"factor": Estimate(best), "lr": Estimate(rate[method][best].iloc[0]), "best": mean(table[best])}
         values["inside"] = Estimate(table.columns.min() < best < table.columns.max())
         found |= {f"{key(method)}_{name}": value for name, value in values.items()}
         found[f"{key(method)}_drop"] = mean(drops[method])
     others = {f"over_{key(m)}": (drops["AdaHessian"], drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
-    return found | comparison.differences(others)
+    ours, theirs = multiples["AdaHessian"], [multiples[m] for m in ("SGD", "Adam", "AdamW")]
+    centred = ends_a_decade_away(ours) and all(len(m) == len(ours) and np.allclose(m, ours, rtol=ROUNDED) for m in theirs)
+    return found | comparison.differences(others) | {"centred": Estimate(centred)}
+
+
+def ends_a_decade_away(multiples: pd.Index) -> bool:
+    """Whether multiples of a rate, in order, go from a tenth to ten times it."""
+    return bool(np.allclose((multiples[0], multiples[-1]), (1 / DECADE, DECADE), rtol=ROUNDED))
 
 
 @measure("small", "small_rates")

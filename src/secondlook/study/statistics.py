@@ -2,7 +2,7 @@
 
 mean            t interval over independent seeds
 paired          differences by seed: t interval, and the exact sign-flip p
-welch           unpaired, unequal variances
+welch           unpaired, unequal variances; of published numbers from means and spreads
 share           fraction of independent trials: Wilson interval
 clustered_share fraction of cells that come in groups: t interval over the groups
 design_share    fraction of the cells of a grid that was chosen, not drawn: no interval
@@ -118,6 +118,16 @@ def welch(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     test = scipy.stats.ttest_ind(a, b, equal_var=False)
     interval = test.confidence_interval(level)
     return Estimate(a.mean() - b.mean(), interval.low, interval.high, min(len(a), len(b)), test.pvalue)
+
+
+def welch_published(a: tuple[float, float], b: tuple[float, float], n: int, level: float = LEVEL) -> Estimate:
+    """The same of published numbers: mean and standard deviation of `n` runs of each."""
+    s2, t2 = a[1] ** 2 / n, b[1] ** 2 / n
+    freedom = (n - 1) * (s2 + t2) ** 2 / (s2**2 + t2**2)
+    difference, error = a[0] - b[0], (s2 + t2) ** 0.5
+    half = scipy.special.stdtrit(freedom, (1 + level) / 2) * error
+    p = 2 * scipy.special.stdtr(freedom, -abs(difference) / error)
+    return Estimate(difference, difference - half, difference + half, n, p)
 
 
 def share(hits: ArrayLike, level: float = LEVEL) -> Estimate:
