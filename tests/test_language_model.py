@@ -283,14 +283,25 @@ def test_words_of_a_comparison(shift, spread, word):
 def test_every_number_of_section_and_claims_is_measured(rows):
     summary = study.summarise(LANGUAGE, rows)
     found = [claim["id"] for claim in claims.judge_all([(LANGUAGE, summary)])]
-    assert found == ["E5b", "E5t", "E7"]
+    assert found == ["E5b", "E5c", "E5t", "E7", "E7b", "E7g", "E7p"]
     given = {**summary.measures, "tables": summary.tables, "table": lambda table: str(len(table)), "verdict": lambda name: name}
     text = fill((LANGUAGE.folder / "section.md").read_text(), given, "section.md")
     assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
-    assert all(f"E{name}" in text for name in ("7", "5t", "5b"))
+    assert all(f"E{name}" in text for name in ("7", "5t", "5b", "5c"))
     assert list(summary.tables["blocks_table"]["Block size"]) == [1, *names.BLOCKS]
     assert summary.measures["runs"]["comparison"].value == 2 * len(names.TUNED)
 
 
 def test_figures_draw(rows):
     assert all(LANGUAGE.made("figures", name, rows).axes for name in LANGUAGE.figures)
+
+
+def test_the_centre_of_rates_is_the_vertex_of_a_parabola():
+    """Bits are a parabola in the logarithm of the rate, least at 2 times AdamW's and half of AdaHessian's centre."""
+    runs = {
+        (method, factor): [1 + 0.01 * math.log(factor / least) ** 2] * 2
+        for method, least in {"AdamW": 2.0, "AdaHessian": 0.5}.items()
+        for factor in (0.1, 0.3, 1.0, 3.0, 10.0)
+    }
+    found = measures.centre(made_up("rates", runs))
+    assert [found[name].value for name in ("adamw", "adahessian", "over_adamw")] == pytest.approx([3 / 2, 0.3 / 0.5, 0.4])

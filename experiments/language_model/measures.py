@@ -5,6 +5,7 @@ Differences come in families, whose intervals hold together and give the words, 
 better.
 """
 
+import numpy as np
 import pandas as pd
 
 from secondlook.study import comparison
@@ -128,6 +129,21 @@ def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
         centre = {"Method": method, "Centre": number(rate[method, 1.0], 2)}
         lines.append(centre | {f"{factor:g}": fixed(value, 3) for factor, value in table.mean().items()})
     return pd.DataFrame(lines)
+
+
+@measure("rates")
+def centre(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of each method the tuned rate over the optimum, the vertex of the parabola through its mean bits and those of the two
+    neighbours over the logarithm of the rate; and AdaHessian's such ratio over AdamW's. A method whose best trial is at an end
+    has none; the last is then infinite."""
+    found = {}
+    for method, table in by_rate(rows).items():
+        bits, at = table.mean().to_numpy(), int(table.mean().to_numpy().argmin())
+        if 0 < at < len(bits) - 1:
+            square, linear, _ = np.polyfit(np.log(table.columns[at - 1 : at + 2] / table.columns[at]), bits[at - 1 : at + 2], 2)
+            found[key(method)] = Estimate(np.exp(linear / (2 * square)))
+    both = {"adahessian", "adamw"} <= found.keys()
+    return found | {"over_adamw": Estimate(found["adahessian"].value / found["adamw"].value if both else np.inf)}
 
 
 def _rises(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
