@@ -71,6 +71,17 @@ def memory(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {f"p{r.ranks}_w{round(r.share * r.ranks)}": exact(r.held / whole) for r in table.itertuples()}
 
 
+@measure("steps")
+def traded(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """On the most processes, one owner for each layer against inverses everywhere: what the rank with most holds, as a ratio;
+    bytes of results that all send at a step with one owner, and with inverses everywhere."""
+    table = counted(rows).assign(held=lambda t: t["held factors"] + t["held inverses"])
+    most = table[table.ranks == table.ranks.max()].sort_values("share")
+    owner, everywhere = most.iloc[0], most.iloc[-1]
+    sent = {"results_owner": owner.directions, "results_everywhere": everywhere.directions}
+    return {name: exact(value) for name, value in {"held": owner.held / everywhere.held, **sent}.items()}
+
+
 @measure()
 def paper(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The model on DEVICES devices: a step of K-FAC over one of SGD, by share; the GiB held by the rank with most; the part of
@@ -101,12 +112,15 @@ def _held(name: str, share: float) -> float:
 
 @measure("rates", "training")
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The best learning rates of case rates; whether case training uses them; whether one is at an end of the list."""
+    """The best learning rates of case rates, and how many have as few epochs (_tied: the last accuracy decides between them);
+    whether case training uses them; whether one is at an end of the list."""
     best = best_rates(rows)
     used = rows[rows.case == "training"].groupby("method").lr.first()
     tried = rows[rows.case == "rates"].lr
     at_edge = [rate in (tried.min(), tried.max()) for rate in best.values()]
     found = {key(method): exact(rate) for method, rate in best.items()}
+    medians = reached(rows, "rates").groupby(["method", "lr"]).epochs.median()
+    found |= {f"{key(m)}_tied": exact((medians[m] == medians[m].min()).sum()) for m in METHODS}
     return found | {"used": exact(all(used[m] == best[m] for m in METHODS)), "at_edge": exact(sum(at_edge))}
 
 
@@ -126,7 +140,7 @@ def reach(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("training")
 def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Part of SGD's epochs and time that K-FAC saves until the target, median over seeds; negative: it takes longer."""
+    """Part of SGD's epochs and time that K-FAC saves until the target, median over seeds: positive where it is faster."""
     found = {}
     for ranks in sorted(int(n) for n in rows[rows.case == "training"].ranks.unique()):
         for quantity in ("epochs", "seconds"):
