@@ -78,14 +78,14 @@ def word(difference: Estimate, margin: float = 0.0, sign: int = 1) -> str:
 
 
 def _difference(a: ArrayLike, b: ArrayLike, level: float, paired: bool) -> Estimate:
-    """Mean of a less that of b with its t interval and the p of the t test, which is 1 where no pair differs."""
+    """Mean of a less that of b with its t interval and the p of the t test; pairs that do not scatter have 1 or 0."""
     if not paired:
         return welch(a, b, level)
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape:
         raise Mistake(f"a paired comparison needs as many values on both sides, got {len(a)} and {len(b)}")
-    found = mean(a - b, level)
-    p = scipy.stats.ttest_1samp(a - b, 0).pvalue if np.any(a - b) else 1.0
+    found, error = mean(a - b, level), np.std(a - b, ddof=1) / np.sqrt(len(a))
+    p = 2 * scipy.special.stdtr(found.n - 1, -abs(found.value) / error) if error else float(not found.value)
     return Estimate(found.value, found.low, found.high, found.n, p)
 
 
