@@ -137,6 +137,65 @@ def test_a_diverged_run_counts_with_the_loss_before_training():
     assert selections.test_losses(table).to_numpy().tolist() == [[3, 2, 3, 3], [4, 2, 1, 0.5]]
 
 
+def rated(growths: dict[str, list[list[float]]]) -> pd.DataFrame:
+    """Rows of the adaptive rate from the small start, which grows by these factors from epoch 2 on: network to seeds by epochs."""
+    lines = []
+    for model, table in growths.items():
+        for seed, factors in enumerate(table):
+            rates = np.cumprod([1, 1, *factors])
+            lines += [("rules", model, "adaptive", "small", seed, step, "lr", lr) for step, lr in enumerate(rates, 1)]
+    return pd.DataFrame(lines, columns=["case", "model", "rule", "start", "seed", "step", "metric", "value"])
+
+
+def test_the_growth_of_the_adaptive_rate_is_its_cosines():
+    table = rated({"MLP": [[1.15, 1.0, 0.85]]})
+    assert selections.turns(table).to_numpy() == pytest.approx(np.array([[0.15, 0, -0.15]]))
+    stopped = table[table.step < 4]
+    assert selections.turns(pd.concat([stopped, table.assign(seed=1)])).loc["MLP", "small", 0].tolist() == [
+        pytest.approx(0.15),
+        0,
+        0,
+    ]
+
+
+def test_a_network_is_told_by_the_other_seeds():
+    """Two networks of two seeds: all alike within a network, then one run of the second like the first."""
+    apart = rated({"MLP": [[1.1, 1.1]] * 3, "CNN": [[0.9, 0.9]] * 3})
+    assert measures.told_apart(apart)["small"].value == 1
+    mixed = rated({"MLP": [[1.1, 1.1]] * 3, "CNN": [[0.9, 0.9], [0.9, 0.9], [1.1, 1.1]]})
+    found = measures.told_apart(mixed)["small"]
+    assert found.value == pytest.approx(5 / 6) and found.n == 3
+
+
+def test_networks_differ_where_the_ratio_of_their_ratios_does(monkeypatch):
+    """The rule halves the loss of one network and leaves that of the other as it is."""
+    adam, ours = [1, 1.01, 1 / 1.01], [1.01, 1, 1 / 1.01]
+    losses = {("MLP", "Adam", "small"): [[8, x] for x in adam], ("CNN", "Adam", "small"): [[8, x] for x in adam]}
+    losses |= {("MLP", "EVE", "small"): [[8, x / 2] for x in ours], ("CNN", "EVE", "small"): [[8, x] for x in adam]}
+    work = {cell: [[1]] * 3 for cell in losses}
+    monkeypatch.setattr(measures, "DECLARED", {"EVE": ("same",)})
+    found = measures.interaction(made_up(losses, work))
+    assert found["eve_same_mlp_cnn"].value == pytest.approx(0.5)
+    assert found["differ"].value == found["pairs"].value == 1 and found["all_equivalent"].value == 0
+
+
+def test_the_careful_rate_is_compared_at_the_largest_rate_of_the_trials():
+    lines = [
+        ("rates", "MLP", rule, lr, seed, "validation loss", loss * factor)
+        for rule, lr, loss in [
+            ("Adam", 0.01, 1),
+            ("Adam", 0.1, 8),
+            ("careful", 0.01, 1),
+            ("careful", 0.1, 2),
+        ]
+        for seed, factor in enumerate([1, 1.01, 1 / 1.01] if rule == "Adam" else [1.01, 1, 1 / 1.01])
+    ]
+    table = pd.DataFrame(lines, columns=["case", "model", "rule", "lr", "seed", "metric", "value"])
+    found = measures.too_large(table)
+    assert found["mlp"].value == found["pooled"].value == pytest.approx(0.25) and found["mlp_rate"].value == pytest.approx(10)
+    assert (found["better"].value, found["not_better"].value) == (1, 0)
+
+
 def test_principal_axes_of_paths_from_one_start():
     """Two straight paths at a right angle in a plane: two axes hold everything, distances stay."""
     first, second = torch.zeros(4, 5), torch.zeros(4, 5)
@@ -157,7 +216,7 @@ def test_two_runs_are_the_same_to_the_bit_but_for_the_clock(tmp_path):
 def test_every_number_of_section_and_claims_is_measured(rows):
     summary = study.summarise(VERTEX, rows)
     found = {claim["id"]: claim for claim in claims.judge_all([(VERTEX, summary)])}
-    assert list(found) == ["D2", "D3", "D4", "D5"]
+    assert list(found) == ["D2", "D2b", "D3", "D4", "D4b", "D5", "D5b"]
     names = {**summary.measures, "tables": summary.tables, "table": lambda table: str(len(table)), "verdict": lambda name: name}
     text = fill((VERTEX.folder / "section.md").read_text(), names, "section.md")
     assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)

@@ -12,13 +12,14 @@ import pandas as pd
 from secondlook.study import comparison
 from secondlook.study.comparison import WORDS
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, mean, median, paired
+from secondlook.study.statistics import Estimate, clustered_share, mean, median, paired
 from secondlook.study.text import fixed, interval, key, number
 
 from .names import MODELS, RULES, TUNED
-from .selections import DECLARED, QUESTIONS, asked, by_epoch, last, networks, of_methods, test_losses, trials, watched
+from .selections import DECLARED, QUESTIONS, asked, by_epoch, last, networks, of_methods, test_losses, trials, turns, watched
 
 MARGIN = np.log(1.05)  # within which two losses count as the same
+HALF_OF_STATED = (3.685 / 9.92) ** 0.5  # half of what the document states for the careful rate, as a factor
 STEADINESS = {"steps": "cosine of steps", "pieces": "cosine of pieces", "detour": "detour"}
 ASKED = {
     "same": "both at the small rate",
@@ -107,9 +108,10 @@ def n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 
 @measure("rules")
-def seed_seconds(rows: pd.DataFrame) -> Estimate:
-    """Seconds of training of all rules, networks and starts of a seed."""
-    return mean(last(rows, "seconds").groupby(level="seed").sum())
+def seed_seconds(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seconds of training of a seed on all networks from both starts: of Adam and a rule, by rule."""
+    spent = last(rows, "seconds").unstack("rule")
+    return {key(rule): mean(spent[["Adam", rule]].sum(axis=1).groupby(level="seed").sum()) for rule in DECLARED}
 
 
 @measure("rules")
@@ -157,25 +159,55 @@ def _words(rows: pd.DataFrame) -> pd.DataFrame:
 
 @measure("rules")
 def counts(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many networks a rule is better, worse, equivalent, undecided: adaptive_same_better."""
+    """On how many networks a rule is better, worse, equivalent, undecided: adaptive_same_better; worse or equivalent is
+    adaptive_same_not_better."""
     table = _words(rows)
     found = {}
     for (rule, name), part in table.groupby(["rule", "question"]):
         found |= {f"{key(rule)}_{name}_{word}": Estimate((part.word == word).sum(), n=len(part)) for word in WORDS}
+        found[f"{key(rule)}_{name}_not_better"] = Estimate(part.word.isin(["worse", "equivalent"]).sum(), n=len(part))
     return found
 
 
 @measure("rules")
-def disagreements(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Whether a rule is better on one network and not on another (1 or 0), and whether better on one and worse on another
-    (_opposed); for each question, and of all declared questions how many."""
-    differs, opposed = {}, {}
-    for (rule, name), part in _words(rows).groupby(["rule", "question"]):
-        words = set(part.word)
-        differs[f"{key(rule)}_{name}"] = "better" in words and len(words) > 1
-        opposed[f"{key(rule)}_{name}_opposed"] = {"better", "worse"} <= words
-    count = {"differ": sum(differs.values()), "opposed": sum(opposed.values()), "questions": len(differs)}
-    return {name: Estimate(value) for name, value in (differs | opposed | count).items()}
+def interaction(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Whether what a rule gains hangs on the network: its ratio to Adam on one network over that on another,
+    adaptive_same_ddplus_mlp. All pairs of networks and all questions of DECLARED with equal starts are one family. Of each
+    question (adaptive_same_differ) and of all, how many comparisons differ and how many are equivalent; pairs: of all."""
+    losses, family = Losses(rows), {}
+    for rule, names in DECLARED.items():
+        for name, pair in itertools.product(names, itertools.combinations(networks(rows), 2)):
+            if QUESTIONS[name].start == QUESTIONS[name].against:
+                family[rule, name, *pair] = [np.subtract(*losses.compared(model, rule, name)) for model in pair]
+    compared = comparison.compare(family, MARGIN)
+    found = {key(*cell): _factor(gap.difference) for cell, gap in compared.items()}
+    words = pd.Series({cell: gap.word for cell, gap in compared.items()})
+    for question, part in [*words.groupby(level=[0, 1]), ((), words)]:
+        found[key(*question, "differ")] = Estimate(part.isin(["better", "worse"]).sum(), n=len(part))
+        found[key(*question, "equivalent")] = Estimate((part == "equivalent").sum(), n=len(part))
+    return found | {"pairs": Estimate(len(words)), "all_equivalent": Estimate((words == "equivalent").all(), n=len(words))}
+
+
+@measure("rules")
+def told_apart(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Share of the runs with the adaptive rate, by start, whose network is that with the nearest mean curve of cosines over the
+    other seeds; and of the two networks for digits between these two alone, which have the same rates (_digits)."""
+    found = {}
+    for start, curves in turns(rows).groupby(level="start"):
+        curves = curves.droplevel("start")
+        found[start] = _told(curves)
+        found[f"{start}_digits"] = _told(curves.loc[["MLP", "CNN"]])
+    return found
+
+
+def _told(curves: pd.DataFrame) -> Estimate:
+    """The share of curves, a line for each (model, seed), that are nearest to the mean of their own network; n counts seeds."""
+    hits = []
+    for model, seed in curves.index:
+        means = curves.drop(seed, level="seed").groupby(level="model").mean()
+        away = ((means - curves.loc[model, seed]) ** 2).sum(axis=1)
+        hits.append(away.idxmin() == model)
+    return clustered_share(hits, curves.index.get_level_values("seed"))
 
 
 @measure("rules")
@@ -250,6 +282,26 @@ def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
 def _validation(rows: pd.DataFrame) -> pd.Series:
     """Geometric mean over seeds of the validation loss, by network, rule and rate."""
     return np.exp(np.log(trials(rows)).mean(axis=1))
+
+
+@measure("rates")
+def too_large(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """At the largest rate of each network's trials, where the loss jumps: validation loss of the careful rate over Adam's, a
+    family, and over all networks by seed (pooled); that rate over Adam's best (_rate); on how many networks it is better,
+    worse, equivalent, or one of the last two (not_better); the most seeds that a network needs to show HALF_OF_STATED."""
+    logs, best, family, found = np.log(trials(rows)), best_rates(rows), {}, {}
+    for model in [model for model in MODELS if model in logs.index.unique("model")]:
+        lr = logs.loc[model, "Adam"].index.max()
+        family[key(model)] = logs.loc[model, "careful", lr], logs.loc[model, "Adam", lr]
+        found[f"{key(model)}_rate"] = Estimate(lr / best[key(model, "Adam")].value)
+    compared = comparison.compare(family, MARGIN, sign=-1)
+    found |= {model: _factor(gap.difference) for model, gap in compared.items()}
+    found["pooled"] = _factor(paired(*(sum(losses) / len(family) for losses in zip(*family.values(), strict=True))))
+    words = [gap.word for gap in compared.values()]
+    found |= {word: Estimate(words.count(word), n=len(words)) for word in WORDS}
+    found["not_better"] = Estimate(words.count("worse") + words.count("equivalent"), n=len(words))
+    needed = comparison.n_to_decide(family, -np.log(HALF_OF_STATED)).values()
+    return found | {"n_to_decide": max(needed, key=lambda n: n.value)}
 
 
 @measure("rates")

@@ -53,6 +53,13 @@ def last(rows: pd.DataFrame, metric: str) -> pd.Series:
     return by_epoch(rows, metric).iloc[:, -1]
 
 
+def turns(rows: pd.DataFrame) -> pd.DataFrame:
+    """By (model, start, seed) of the adaptive rate, lr (1 + c cos): c cos of the steps of neighbouring epochs, as the rate's
+    growth tells it, by the later epoch, which is no last one; 0 from a divergence on."""
+    lr = by_epoch(rows, "lr").xs("adaptive", level="rule")
+    return (lr.shift(-1, axis=1) / lr - 1).iloc[:, 1:-1].fillna(0)
+
+
 def asked(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Network, rule and name of the question, of all that case rules can answer."""
     there = by_epoch(rows, "test_loss").index.droplevel("seed").unique()
