@@ -134,16 +134,18 @@ def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
 @measure("rates")
 def centre(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Of each method the tuned rate over the optimum, the vertex of the parabola through its mean bits and those of the two
-    neighbours over the logarithm of the rate; and AdaHessian's such ratio over AdamW's. A method whose best trial is at an end
-    has none; the last is then infinite."""
+    neighbours over the logarithm of the rate; and AdaHessian's such ratio over AdamW's. Infinite where the best trial is at an
+    end, from where the optimum is not to be seen."""
     found = {}
     for method, table in by_rate(rows).items():
         bits, at = table.mean().to_numpy(), int(table.mean().to_numpy().argmin())
+        found[key(method)] = np.inf
         if 0 < at < len(bits) - 1:
             square, linear, _ = np.polyfit(np.log(table.columns[at - 1 : at + 2] / table.columns[at]), bits[at - 1 : at + 2], 2)
-            found[key(method)] = Estimate(np.exp(linear / (2 * square)))
-    both = {"adahessian", "adamw"} <= found.keys()
-    return found | {"over_adamw": Estimate(found["adahessian"].value / found["adamw"].value if both else np.inf)}
+            found[key(method)] = np.exp(linear / (2 * square))
+    ours, theirs = found["adahessian"], found["adamw"]
+    found["over_adamw"] = ours / theirs if np.isfinite(theirs) else np.inf
+    return {name: Estimate(value) for name, value in found.items()}
 
 
 def _rises(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
