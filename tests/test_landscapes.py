@@ -146,6 +146,21 @@ def test_smoke_run_measures_and_judges_everything():
     rows = pd.concat([run(EXPERIMENT, EXPERIMENT.setting(case, "smoke")) for case in EXPERIMENT.cases], ignore_index=True)
     summary = measures.summarise(EXPERIMENT, rows)
     judged = {claim["id"]: claim["verdict"] for claim in claims.judge_all([(EXPERIMENT, summary)])}
-    assert list(judged) == ["C1", "C2", "C3", "C4a", "C4b", "C4c", "C4d", "C5a", "C5b", "E6a", "E6b"]
+    assert list(judged) == [
+        *("C1", "C1b", "C2", "C2b", "C3", "C3b", "C3c"),
+        *("C4a", "C4b", "C4c", "C4d", "C4e", "C4f", "C4g", "C4h"),
+        *("C5a", "C5b", "C5c", "C5d", "E6a", "E6b", "E6c"),
+    ]
     assert judged["E6a"] == "reproduced"
     assert summary.find("belief.error", "").value < 0.2
+
+
+def test_ties_count_half_and_where_neither_arrives_nothing_is_compared():
+    selections = EXPERIMENT.part("selections")
+    arrived = {"a": [3, 5, 7, np.inf, np.inf, 4], "b": [4, 5, 6, np.inf, 9, 4 * (1 + 1e-12)]}
+    cells = [(*(method, "saddle", "exact", start), value) for method in arrived for start, value in enumerate(arrived[method])]
+    runs = pd.DataFrame(cells, columns=[*selections.CELL, "start", "arrived"]).set_index([*selections.CELL, "start"])
+    found = selections.better(runs, "arrived", [("a", "b")], ["saddle"], "exact", -1)
+    assert (found.value, found.n) == (0.4, 5)  # 1, 1/2, 0, nothing, 0, 1/2
+    kinds = selections.order_of_arrival(runs.drop(5, level="start"), [("a", "b")], ["saddle"], "exact")
+    assert {kind: value.value for kind, value in kinds.items()} == {"first": 0.2, "later": 0.4, "tie": 0.2, "neither": 0.2}

@@ -1,8 +1,8 @@
 """From rows of the sweep to comparisons of two optimisers.
 
 A run is an optimiser on a landscape, with or without noise, from a reported start, at its own best rate. Runs of two optimisers
-on the same landscape from the same start are a comparison; ties count half. Starts are the trials: the share of comparisons won
-is taken for each start, and the interval is over starts.
+on the same landscape from the same start are a comparison; ties count half, and where neither arrives nothing is compared.
+Starts are the trials: the share of comparisons won is taken for each start, and the interval is over starts.
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,7 @@ SYMMETRIC = ("long valley", "saddle")
 WITH_MOMENTUM = (("momentum", "SGD"), ("Nesterov", "SGD"), ("Adam", "RMSprop"))  # (with momentum, the same without)
 WITH_SCALING = (("Adagrad", "SGD"), ("RMSprop", "SGD"), ("Adam", "momentum"), ("NAdam", "Nesterov"))  # (scaled, not scaled)
 CELL = ["method", "landscape", "noise"]
+SAME = 1e-9  # relative: closer than this two runs are equal, as rounding differs between processors
 
 
 def sweep(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -60,10 +61,22 @@ def better(
             wins.append(won)
     by_start = pd.concat(wins, axis=1).mean(axis=1).dropna()
     found = mean(by_start)
-    return Estimate(found.value, max(found.low, 0), min(found.high, 1), found.n)
+    return Estimate(
+        round(found.value, 12), max(found.low, 0), min(found.high, 1), found.n
+    )  # 0.675 is 0.675 in any order of a sum
+
+
+def order_of_arrival(runs: pd.DataFrame, pairs: Iterable, landscapes: Iterable, noise: str) -> dict[str, Estimate]:
+    """Shares of all comparisons in which the first of a pair arrives first, later, in a tie, and in which neither does."""
+    found = [(runs.loc[(a, name, noise)].arrived, runs.loc[(b, name, noise)].arrived) for a, b in pairs for name in landscapes]
+    ours, theirs = (pd.concat(part) for part in zip(*found, strict=True))
+    neither = np.isinf(ours) & np.isinf(theirs)
+    kinds = {"first": ours < theirs, "later": ours > theirs, "tie": (ours == theirs) & ~neither, "neither": neither}
+    return {kind: Estimate(hits.mean(), n=len(hits)) for kind, hits in kinds.items()}
 
 
 def _won(ours: pd.Series, theirs: pd.Series) -> pd.Series:
-    """1 where ours is higher, 0 where lower, 1/2 where equal, missing where either is."""
-    won = (ours > theirs) + (ours == theirs) / 2
-    return won.where(ours.notna() & theirs.notna())
+    """1 where ours is higher, 0 where lower, 1/2 where equal up to rounding; missing where either is, or both are infinite."""
+    equal = np.isclose(ours, theirs, rtol=SAME, atol=0)
+    won = (ours > theirs).where(~equal, 0.5).astype(float)
+    return won.where(ours.notna() & theirs.notna() & ~(np.isinf(ours) & np.isinf(theirs)))

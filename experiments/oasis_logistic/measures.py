@@ -6,9 +6,10 @@ gradients over all examples (names.PRICES).
 
 import numpy as np
 import pandas as pd
+import scipy
 
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, median
+from secondlook.study.statistics import LEVEL, Estimate, median
 from secondlook.study.text import interval, key, number
 
 from .names import QUASI_NEWTON, TUNED
@@ -43,22 +44,46 @@ def _cell(values, digits: int = 3) -> str:
 
 
 def _compared(spent: pd.DataFrame, method: str, rivals) -> dict[str, Estimate]:
-    """Median ratio of `method` to each rival on each problem. Of each rival: on how many problems they can be compared, on how
-    many of these, and what share, `method` is within LIMIT, and on how many ahead."""
+    """Median ratio of `method` to each rival on each problem. Of each rival: on how many problems they can be compared (one of
+    the two arrives from more than half of the seeds), on how many of these `method` is within LIMIT, and on how many ahead."""
     found = {}
     for rival in rivals:
         estimates = []
         for problem, part in spent.groupby(level="problem", sort=False):
             values = ratio(part[method], part[rival])
             found[key(problem, rival)] = median(values) if len(values) else Estimate(np.nan, n=0)
-            estimates += [found[key(problem, rival)]] if len(values) else []
+            estimates += [found[key(problem, rival)]] if len(values) > len(part) / 2 else []
         within = sum(e.within(0, LIMIT) for e in estimates)
         ahead = sum(e.ends[1] < 1 for e in estimates)
         name = key(rival)
         found |= {f"{name}_compared": Estimate(len(estimates)), f"{name}_within": Estimate(within, n=len(estimates))}
         found |= {f"{name}_ahead": Estimate(ahead, n=len(estimates))}
-        found[f"{name}_share"] = Estimate(within / max(len(estimates), 1), n=len(estimates))
     return found
+
+
+@measure("deterministic")
+def worst(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Epochs of untuned OASIS over those of tuned gradient descent: the problem with the largest median ratio, its interval
+    simultaneous over all problems that are compared. `seeds`: how many would bring its upper end to LIMIT, or nan where it is
+    not below that in the median; by the normal law of a median, from the spread of the ratios' logarithms."""
+    ratios = [ratio(part["OASIS"], part["GD"]) for _, part in until(rows, "deterministic").groupby(level="problem")]
+    ratios = [values for values in ratios if len(values)]
+    if not ratios:
+        return {"gd": Estimate(np.nan), "seeds": Estimate(np.nan)}
+    level = 1 - (1 - LEVEL) / len(ratios)
+    largest = max(ratios, key=np.median)
+    found = median(largest, level)
+    if not (0 < found.value < LIMIT and len(largest) > 1 and np.isfinite(largest).all()):
+        return {"gd": found, "seeds": Estimate(np.nan)}
+    z, spread = scipy.special.ndtri((1 + level) / 2), np.log(largest).std(ddof=1)
+    return {"gd": found, "seeds": Estimate(np.ceil(np.pi / 2 * (z * spread / np.log(LIMIT / found.value)) ** 2))}
+
+
+@measure("times")
+def pair_seconds(rows: pd.DataFrame) -> Estimate:
+    """Median seconds of OASIS and of gradient descent together until both are at the target, on the slowest problem."""
+    taken = until(rows, "times", metric="seconds")[["OASIS", "GD"]].sum(axis=1)
+    return Estimate(taken[np.isfinite(taken)].groupby(level="problem").median().max())
 
 
 @measure("deterministic")
@@ -83,9 +108,10 @@ def oasis_work(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("deterministic")
 def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many problems each method comes to the target, by its median."""
+    """On how many problems each method comes to the target, by its median; `more`: OASIS less gradient descent."""
     medians = until(rows, "deterministic").groupby(level="problem").median()
-    return {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in METHODS}
+    found = {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in METHODS}
+    return found | {"more": Estimate(found["oasis"].value - found["gd"].value, n=len(medians))}
 
 
 @measure("deterministic")
@@ -97,8 +123,8 @@ def lowest(rows: pd.DataFrame) -> Estimate:
 
 @measure("batches")
 def stochastic(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """With mini-batches, epochs of the untuned methods over those of others, and counts: oasis_gd_share,
-    oasis_same_batch_gd_share."""
+    """With mini-batches, epochs of the untuned methods over those of others, and counts: oasis_gd_within,
+    oasis_same_batch_gd_within."""
     spent, found = until(rows, "batches"), {}
     for method in UNTUNED_BATCH:
         found |= {f"{key(method)}_{name}": value for name, value in _compared(spent, method, BATCH_RIVALS).items()}
@@ -114,9 +140,10 @@ def gaps(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("batches")
 def batch_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many problems each method comes to the target of mini-batches."""
+    """On how many problems each method comes to the target of mini-batches; `_more`: less gradient descent's."""
     medians = until(rows, "batches").groupby(level="problem").median()
-    return {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in STOCHASTIC}
+    found = {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in STOCHASTIC}
+    return found | {f"{name}_more": Estimate(each.value - found["gd"].value, n=each.n) for name, each in found.items()}
 
 
 def _costs(rows: pd.DataFrame, method: str, constant: str) -> pd.DataFrame:
@@ -148,6 +175,20 @@ def wrong_by(rows: pd.DataFrame) -> dict[str, Estimate]:
             found[f"{key(name)}_{by}_worst"] = Estimate(either.max(), n=n)
             found[f"{key(name)}_{by}_within"] = Estimate(within, n=n)
             found[f"{key(name)}_{by}_share"] = Estimate(within / max(n, 1), n=n)
+    return found
+
+
+@measure("constants")
+def worst_cost(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Epochs of OASIS with a constant ten times wrong over those with the right one, from the same seed: of all problems, both
+    ways, the largest median, and the largest lower and upper end."""
+    found = {}
+    for constant in CONSTANTS:
+        tables = [wrong(rows, p, "OASIS", constant, level_of(rows, p)) for p in problems(rows, "constants")]
+        ratios = [ratio(table[by], table[1.0]) for table in tables for by in (0.1, 10)]
+        each = [median(values) for values in ratios if len(values)]
+        value, low, high = map(max, *((e.value, *e.ends) for e in each)) if len(each) > 1 else (np.nan,) * 3
+        found[constant] = Estimate(value, low, high, min((e.n for e in each), default=0))
     return found
 
 
