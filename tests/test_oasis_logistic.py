@@ -13,6 +13,7 @@ from experiments.oasis_logistic import experiment, measures, names, problems, se
 from experiments.oasis_logistic.descents import Watch, descend, lbfgs, shuffled
 from experiments.oasis_logistic.methods import AdGD, methods
 from experiments.oasis_logistic.problems import PROBLEMS, STEEPEST, Problem
+from secondlook.curvature import Source
 from secondlook.optim import OASIS
 from secondlook.study import claims
 from secondlook.study import measures as study
@@ -109,6 +110,8 @@ def test_shipped_examples_are_drawn_by_the_seed():
 
 class Ones:
     """A curvature of one everywhere."""
+
+    source = Source.GRAPH
 
     def __call__(self, H, generator):
         return [torch.ones_like(p) for p in H.params]
@@ -246,12 +249,15 @@ def count(p: Problem, name: str, steps: int) -> tuple[int, int]:
         if hasattr(optimizer, "diagonal"):
             estimator = optimizer.diagonal
 
-            def diagonal(H, generator):
-                nonlocal products
-                products += 1
-                return estimator(H, generator)
+            class Counted:
+                source = estimator.source
 
-            optimizer.diagonal = diagonal
+                def __call__(self, H, generator):
+                    nonlocal products
+                    products += 1
+                    return estimator(H, generator)
+
+            optimizer.diagonal = Counted()
         return optimizer
 
     descend(counted, make, [1e-6], [1e-9], steps, generator(0, "probes"), same_batch=name in names.SAME_BATCH)
