@@ -37,8 +37,9 @@ cases:
 """
 SETTINGS = 'scale: paper\ndevice: cpu\ndata_root: ""\nrecorded: []\nrecompute: []\n'
 CLAIMS = """\
-- {id: X1, source: "", statement: s, target: t, metric: loss, figure: losses, checks: {a: {measure: loss, between: [0, 1]}},
-   verdicts: [{verdict: reproduced, when: [a], why: w}, {verdict: not reproduced, why: w}]}
+- {id: X1, source: "", kind: promise, evidence: original, statement: s, stated: t, bands: b, figure: losses,
+   measured: [{quantity: loss, unit: "", measure: loss}], checks: {a: {measure: loss, between: [0, 1]}},
+   verdicts: [{verdict: reproduced, when: [a], why: w}, {verdict: undecided, why: w}]}
 """
 MEASURES = """\
 from secondlook.study.declare import measure
