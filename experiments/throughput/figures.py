@@ -28,7 +28,7 @@ def _log(panel) -> None:
 def steps(rows: pd.DataFrame, *cases: str) -> Figure:
     """Shows: milliseconds of a step by optimiser and precision, eager and captured; every round is a dot."""
     figure, panels = style.axes(1, 2, height=3.4, sharey=True)
-    order = list(dict.fromkeys(times(rows, cases[0]).columns.get_level_values("method")))
+    order = list(dict.fromkeys(name for case in cases for name in times(rows, case).columns.get_level_values("method")))
     for panel, (case, name) in zip(panels, zip(cases, NETWORKS, strict=True), strict=True):
         table = times(rows, case)
         for method, mode, precision in table:
