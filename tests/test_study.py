@@ -20,8 +20,9 @@ TABLES = ("raw/**/*.csv", "summary/*.json", "claims.json", "figures/**/*.*")
 
 
 def digests(folder) -> dict[str, str]:
-    """Name and sha256 of every table, number, verdict and figure."""
-    files = sorted(path for pattern in TABLES for path in folder.glob(pattern) if not path.name.startswith("."))
+    """Name and sha256 of every table, number, verdict and figure; a cell that cases share lies in a .work folder, and is none."""
+    found = (path for pattern in TABLES for path in folder.glob(pattern))
+    files = sorted(path for path in found if not path.name.startswith(".") and path.parent.suffix != ".work")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
