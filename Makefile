@@ -35,7 +35,7 @@ check: .venv/installed
 	$(BIN)/python -m pytest -q -n 2 $(EXACT:%=tests/test_%.py)
 
 # Of the tests whose numbers come from the processor's own instructions, that is all but those of workflow, commands and files.
-MACHINERY = study workflow cluster faults paper repository boundaries cli compare images records sources
+MACHINERY = boundaries cli cluster compare declare documentation faults images lease make paper place records repository sources stages study types workflow
 NUMERICAL = $(filter-out $(MACHINERY:%=tests/test_%.py),$(wildcard tests/test_*.py))
 test-processors: .venv/installed
 	@for set in "ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE" \
