@@ -146,8 +146,11 @@ def test_a_measure_that_does_not_exist_is_named(project):
 def test_a_claim_waits_for_what_it_requires(project):
     """Not judged while a case is missing, judged as ever once none is; without `requires` the missing measure is named."""
     there, absent = found(Estimate(0.5), Estimate(1)), Summary({}, {}, ("decay",))
+    project.replace(
+        "experiments/demo/config.yaml", "cases:\n  decay:\n", "cases:\n  decay:\n    needs: {device: cuda, hours: 0.5}\n"
+    )
     waits = judged(project, absent, requires=["decay"])
-    assert waits["why"] == "Needs stage demo/decay, which has not been recorded (device cuda)."
+    assert waits["why"] == "Needs stage demo/decay (device cuda and 0.5 hours of a core), which has not been recorded."
     assert (waits["verdict"], waits["evidence"], waits["measured"], waits["figure"]) == ("not run", "not run", [], None)
     assert judged(project, there, requires=["decay"]) == judged(project, there)
     assert "| X1 | s | document, not run | t | at most 1 | – | **not run** |" in markdown_table([waits])

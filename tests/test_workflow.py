@@ -202,7 +202,7 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
     known, missing = json.loads((results / "claims.json").read_text())
     assert known["verdict"] == "reproduced"
     assert (missing["verdict"], missing["evidence"], missing["measured"]) == ("not run", "not run", [])
-    assert missing["why"] == "Needs stage demo/gpu, which has not been recorded (device cuda)." and missing["figure"] is None
+    assert missing["why"] == "Needs stage demo/gpu (device cuda), which has not been recorded." and missing["figure"] is None
     assert "What happens on a GPU is not recorded." in (results / "report/report.html").read_text()
     assert not list(results.glob("figures/demo/gpu_losses.*"))
     assert "Nothing to be done" in with_gpu.snakemake().stderr

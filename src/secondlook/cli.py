@@ -50,8 +50,9 @@ def list_(_: argparse.Namespace) -> None:
         say(f"  figures  {', '.join(experiment.figures)}")
         say(f"  claims   {', '.join(claim['id'] for claim in declared(experiment))}")
         for case in experiment.cases:
-            if unrecorded(Results(ROOT), experiment.setting(case)):
-                say(f"  {case} is unrecorded: it needs device cuda, and there is no result of it yet")
+            setting = experiment.setting(case)
+            if unrecorded(Results(ROOT), setting):
+                say(f"  {case} is unrecorded: it needs {setting.costly}, and there is no result of it yet")
 
 
 def new(options: argparse.Namespace) -> None:
@@ -101,10 +102,14 @@ def run(options: argparse.Namespace) -> None:
 def record(options: argparse.Namespace) -> None:
     """Keep a result that was computed elsewhere, or takes long, in results/recorded/."""
     from secondlook.study import records, tables
+    from secondlook.study.extension import extended
 
     for path, setting, table, made in _results(options.table):
-        records.check_recorded(path, made, setting)
         out = Results(ROOT).recorded(setting.name)
+        if options.extend:
+            records.check_origin(path, made, setting)
+            table, made = extended(setting, records.read_result(out), (table, made))
+        records.check_recorded(path, made, setting)
         tables.write_table(out, table, made)
         say(f"{out}: {len(table)} rows of {setting.name}, made on {made['device']} at commit {made['commit'][:10]}")
         if setting.name not in records.recorded_stages(ROOT):
@@ -341,6 +346,9 @@ def parser() -> argparse.ArgumentParser:
 
     made = verb("record", record, "run")
     made.add_argument("table", nargs="+", type=Path, metavar="FILE", help="tables that 'run' wrote, or archives of a lease")
+    made.add_argument(
+        "--extend", action="store_true", help="add them, as new seeds or entries, to what is recorded of their stage"
+    )
 
     made = verb("lease", lease, "run")
     made.add_argument("--budget", type=float, required=True, metavar="S", help="seconds in all, until the archive is written")

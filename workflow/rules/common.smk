@@ -92,12 +92,17 @@ def kind(stage):
     """Which row of ASKS a stage is."""
     if device_of(STAGES[stage], DEVICE) == "cuda":
         return "gpu"
-    return "recorded" if stage in config["recorded"] else "stage"
+    return "recorded" if stage in config["recorded"] or "hours" in STAGES[stage].needs else "stage"
 
 
 def asked(resource):
-    """What a stage asks for of a resource, as a function of the wildcards."""
-    return lambda w: ASKS[kind(w.stage)][resource]
+    """What a stage asks for of a resource, as a function of the wildcards; of minutes, twice those that it is said to need."""
+
+    def of(wildcards):
+        said = 120 * STAGES[wildcards.stage].needs.get("hours", 0) if resource == "runtime" else 0
+        return max(ASKS[kind(wildcards.stage)][resource], round(said))
+
+    return of
 
 
 def tables(experiment):

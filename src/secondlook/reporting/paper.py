@@ -26,7 +26,7 @@ from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.files import read, read_json, write
 from secondlook.study.measures import read_summary
 from secondlook.study.parameters import known_keys
-from secondlook.study.records import changed_sources, unrecorded
+from secondlook.study.records import changed_sources, parts_of, unrecorded
 from secondlook.study.results import Results
 from secondlook.study.statistics import LEVEL
 from secondlook.study.tables import beside
@@ -264,7 +264,7 @@ def provenance(found: list[Experiment], results: Results) -> dict:
                 changed.setdefault(", ".join(f"`{file}`" for file in stale), []).append(name)
             row = {
                 "Stage": name + "†" * bool(stale),
-                "Commit": (record["commit"] or "unknown")[:7] + "+" * bool(record["dirty"]),
+                "Commit": " and ".join(dict.fromkeys(_commit(part) for part in parts_of(record))),
                 "Machine": machines.setdefault(machine, f"M{len(machines) + 1}"),
                 "Seeds": f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}",
                 "Time": f"{number(record['wall_s'], 2)} s",
@@ -282,3 +282,8 @@ def provenance(found: list[Experiment], results: Results) -> dict:
         "machines": pd.DataFrame(listed),
         "changed": pd.DataFrame(since),
     }
+
+
+def _commit(record: dict) -> str:
+    """The commit of a run, with a plus where its code differed."""
+    return (record["commit"] or "unknown")[:7] + "+" * bool(record["dirty"])

@@ -140,8 +140,9 @@ def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
 
 def _lacking(claim: dict, experiment: Experiment, summary: Summary) -> str:
     """Why a claim cannot be judged while cases that it requires are missing; nothing where none is."""
-    stages = [f"{experiment.name}/{case}" for case in claim.get("requires", []) if case in summary.missing]
-    return f"Needs stage {' and '.join(stages)}, which has not been recorded (device cuda)." if stages else ""
+    cases = [experiment.setting(case) for case in claim.get("requires", []) if case in summary.missing]
+    stages = [f"{setting.name} ({setting.costly})" for setting in cases]
+    return f"Needs stage {' and '.join(stages)}, which has not been recorded." if stages else ""
 
 
 def _checked(asked: dict, summary: Summary, where: str) -> dict:

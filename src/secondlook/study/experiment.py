@@ -10,8 +10,8 @@
     section.md      its section of the report
 
 A case's parameters stand under the roles `fixed` (a stated caveat), `varies` (what a figure shows) and `tunes` (chosen
-anew for every value of what varies); those under `shared` belong to every case. `needs` names the device and the data set
-without which a case cannot run at paper scale; at smoke scale every case runs anywhere.
+anew for every value of what varies); those under `shared` belong to every case. `needs` names what a case cannot
+run without at paper scale: a device, a data set, hours of a core. At smoke scale every case runs anywhere.
 """
 
 import hashlib
@@ -36,7 +36,11 @@ from secondlook.study.place import Place
 from secondlook.study.sources import sources
 
 ROLES = ("fixed", "varies", "tunes")
-NEEDS = {"device": ("cpu", "cuda").__contains__, "data": lambda name: isinstance(name, str)}
+NEEDS = {
+    "device": ("cpu", "cuda").__contains__,
+    "data": lambda name: isinstance(name, str),
+    "hours": lambda count: type(count) in (int, float) and count > 0,
+}
 MOST_SEEDS = 100_000  # each of them is listed in the record
 COLUMNS = ("experiment", "case", "seed", "step", "metric", "value")
 
@@ -73,6 +77,13 @@ class Setting:
     def values(self) -> dict:
         """What makes two runs the same run."""
         return {**self.parameters, "seeds": list(self.seeds)}
+
+    @property
+    def costly(self) -> str:
+        """What of its needs keeps the stage from running by itself: a GPU, or hours; nothing, for most."""
+        found = ["device cuda"] if self.needs.get("device") == "cuda" else []
+        found += [f"{self.needs['hours']:g} hours of a core"] if "hours" in self.needs else []
+        return " and ".join(found)
 
     @property
     def digest(self) -> str:

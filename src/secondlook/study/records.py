@@ -4,7 +4,8 @@
     results/raw/<experiment>/<case>.json    settings, seeds, sha256 of the table, sources, commit, versions, machine, cost
 
 A table is read through its record, so that a table edited by hand, or made with other settings, is noticed. A stage that needs
-a GPU may have no result yet, neither here nor in results/recorded/: it is unrecorded, and what follows does without it.
+a GPU or hours may have no result yet, neither here nor in results/recorded/: it is unrecorded, and what follows does without
+it.
 """
 
 import os
@@ -169,21 +170,17 @@ def recorded_stages(root: Path) -> list[str]:
 
 
 def timed_stages(root: Path) -> set[str]:
-    """The stages whose rows may hold measured times, which no second run repeats: those that are recorded or need a device."""
+    """The stages whose rows may hold measured times, which no second run repeats: those that are recorded, or need a device or
+    hours."""
     read = [Experiment(root, path.parent.name) for path in Path(root).glob("experiments/*/config.yaml")]
-    needy = {
-        f"{experiment.name}/{case}"
-        for experiment in read
-        for case in experiment.cases
-        if "device" in experiment.setting(case).needs
-    }
+    needy = {f"{experiment.name}/{case}" for experiment in read for case in experiment.cases if experiment.setting(case).costly}
     return needy | set(recorded_stages(root))
 
 
 def unrecorded(results: Results, setting: Setting) -> bool:
-    """Whether a stage needs a GPU and has no result yet: none computed here, none recorded."""
+    """Whether a stage needs a GPU or hours and has no result yet: none computed here, none recorded."""
     known = (results.raw(setting.name), results.recorded(setting.name))
-    return setting.needs.get("device") == "cuda" and not any(path.exists() for path in known)
+    return bool(setting.costly) and not any(path.exists() for path in known)
 
 
 def check_settings(path: Path, record: dict, setting: Setting, remedy: str = "remove it, and run the stage again") -> None:
@@ -215,17 +212,26 @@ def missing_cases(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
 
 
 def changed_sources(experiment: Experiment, record: dict) -> list[str]:
-    """Names of the sources that are not what they were when `record` was made. What it lists beyond today's no longer counts: a
-    file that has stopped importing one has changed itself."""
+    """Names of the sources that are not what they were when `record`, or a part of it, was made. What it lists beyond today's
+    no longer counts: a file that has stopped importing one has changed itself."""
     now = digests(experiment.sources("experiment"), experiment.root)
-    then = record.get("sources")
-    then = then if isinstance(then, dict) else {}
-    return sorted(name for name in now if now[name] != then.get(name))
+    then = [part["sources"] if isinstance(part.get("sources"), dict) else {} for part in parts_of(record)]
+    return sorted(name for name in now if any(now[name] != sources.get(name) for sources in then))
+
+
+def parts_of(record: dict) -> list[dict]:
+    """The records of the parts of a stage that was extended (secondlook.study.extension); else the record itself."""
+    return record.get("made_of", [record])
 
 
 def check_recorded(path: Path, record: dict, setting: Setting) -> None:
     """Refuse a result that cannot stand as recorded evidence: other settings, unknown origin, or uncommitted code."""
     check_settings(path, record, setting)
+    check_origin(path, record, setting)
+
+
+def check_origin(path: Path, record: dict, setting: Setting) -> None:
+    """Refuse a result of unknown origin, or of uncommitted code, as evidence for a stage or a part of it."""
     if record.get("scale") != setting.scale:
         raise Mistake(f"{path} is of scale {record.get('scale')}: only the scale {setting.scale} is recorded")
     if not record.get("commit") or record.get("dirty") is not False:
