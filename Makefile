@@ -32,11 +32,12 @@ check: .venv/installed
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/snakefmt --quiet --check Snakefile workflow
-	$(BIN)/python -m pytest -q -n 2 $(EXACT:%=tests/test_%.py)
+	$(BIN)/python -m pytest -q -n 2 $(EXACT:%=tests/*/test_%.py)
 
-# Of the tests whose numbers come from the processor's own instructions, that is all but those of workflow, commands and files.
-MACHINERY = boundaries cli cluster compare declare documentation faults images lease make paper place records repository sources stages study types workflow
-NUMERICAL = $(filter-out $(MACHINERY:%=tests/test_%.py),$(wildcard tests/test_*.py))
+# The tests whose numbers come from the processor's own instructions: of library and experiments all but faults and image files.
+OTHERS = experiments/test_faults library/test_images
+NUMERICAL = $(filter-out $(OTHERS:%=tests/%.py),$(wildcard tests/library/test_*.py tests/experiments/test_*.py)) \
+	$(foreach name,claims comparison properties statistics,tests/study/test_$(name).py)
 test-processors: .venv/installed
 	@for set in "ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE" \
 			"ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2" "ONEDNN_MAX_CPU_ISA=AVX512_CORE"; do \
@@ -65,7 +66,7 @@ FILES = $(wildcard src/secondlook/optim/*.py src/secondlook/curvature/*.py)
 
 test-frameworks: .venv/installed
 	$(INSTALL) '.[frameworks]'
-	$(BIN)/python -m pytest -k frameworks tests/test_documentation.py
+	$(BIN)/python -m pytest -k frameworks tests/repository/test_documentation.py
 
 # A page for each package and each file; curvature names two of its files itself.
 docs: .venv/installed

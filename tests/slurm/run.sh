@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh PYTHON: tests/test_cluster.py on a real Slurm of one node, which this script starts on 127.0.0.1 and stops again.
+# run.sh PYTHON: tests/workflow/test_cluster.py on a real Slurm of one node, which this script starts on 127.0.0.1 and stops again.
 # It takes no privileges, keeps its files in one temporary folder, and touches no other Slurm or munge of the machine.
 set -euo pipefail
 python=$1
@@ -99,5 +99,5 @@ soon idle || {
 }
 echo "Slurm is up after $SECONDS s"
 
-PATH=$folder/bin:$PATH ONE_NODE_SLURM=1 setsid "$python" -m pytest -k slurm "$(dirname "$0")/../test_cluster.py" &
+PATH=$folder/bin:$PATH ONE_NODE_SLURM=1 setsid "$python" -m pytest -k slurm "$(dirname "$0")/../workflow/test_cluster.py" &
 wait $!

@@ -4,17 +4,16 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from conftest import ROOT
 
 import secondlook
 from secondlook.reporting import style
 from secondlook.study.experiment import experiments
 
-ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

@@ -1,11 +1,10 @@
 """The landscapes: their minima, their batches; the experiment's rules against torch, its measures on hand-made paths."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 
 from secondlook.optim import Newton
 from secondlook.optim.newton import Absolute, Plain
@@ -14,7 +13,7 @@ from secondlook.study import claims, measures
 from secondlook.study.arrivals import first, from_then_on
 from secondlook.study.experiment import Experiment, run
 
-EXPERIMENT = Experiment(Path(__file__).parents[1], "landscapes")
+EXPERIMENT = Experiment(ROOT, "landscapes")
 article, methods, courses, experiment = (EXPERIMENT.part(name) for name in ("article", "methods", "courses", "experiment"))
 
 EACH = pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=list(LANDSCAPES))

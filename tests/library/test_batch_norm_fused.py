@@ -8,10 +8,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from test_resnet import Operations, product_of, seeded
 from torch.nn.functional import cross_entropy
 
@@ -131,7 +131,7 @@ def computed() -> dict:
 @pytest.fixture(scope="module")
 def said() -> dict:
     pytest.importorskip("triton", reason="Triton, which torch brings where it is built for CUDA, is not installed")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -185,7 +185,7 @@ def test_without_a_gpu_the_kernels_are_not_even_imported():
         "g.sum().backward(); sys.exit('secondlook.problems.batch_norm_fused' in sys.modules)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[1]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT).returncode == 0
 
 
 def test_kernels_that_cannot_be_compiled_are_done_without(monkeypatch):

@@ -153,7 +153,7 @@ def test_a_run_that_is_stopped_at_every_step_gives_the_bits_of_one_that_is_not(n
 def killed(tmp_path_factory) -> Path:
     """A folder for each of KILLED, left behind by a process that died in the middle of its seventh step."""
     folder = tmp_path_factory.mktemp("killed")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, __file__, str(folder)], env=environment, check=True, timeout=HANG)
     return folder
 

@@ -3,15 +3,15 @@
 import copy
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch.nn import functional
 
 from secondlook.study.experiment import Experiment
 
-EXPERIMENT = Experiment(Path(__file__).parents[1], "vertex_finding")
+EXPERIMENT = Experiment(ROOT, "vertex_finding")
 networks, toys = (EXPERIMENT.part(name) for name in ("networks", "toy"))
 AllCNN, DDplus, Dropout, ratio_loss = networks.AllCNN, networks.DDplus, networks.Dropout, networks.ratio_loss
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import ROOT, Project
 
 SNAKEMAKE = """#!/bin/sh
 ls .snakemake/locks 2> /dev/null
@@ -25,7 +25,7 @@ def placed(folder: Path) -> Project:
     project = Project(folder, [])
     project.write("config/config.yaml", "recorded: []\n")
     for name in ("Makefile", "README.md"):
-        project.write(name, (Path(__file__).parents[1] / name).read_text(encoding="utf-8"))
+        project.write(name, (ROOT / name).read_text(encoding="utf-8"))
     project.write(".gitignore", "/.venv/\n/.snakemake/\n/results/\n")
     project.write("requirements.lock", "")
     for name, text in {"snakemake": SNAKEMAKE, "python": PYTHON}.items():

@@ -1,11 +1,10 @@
 """The Richardson experiment: its extrapolations, instances and methods against literal ones, and its measures on small runs."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 
 from secondlook.reporting import style
 from secondlook.reporting.paper import table
@@ -13,7 +12,7 @@ from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
 from secondlook.study.text import fill
 
-EXPERIMENT = Experiment(Path(__file__).parents[1], "richardson")
+EXPERIMENT = Experiment(ROOT, "richardson")
 extrapolation, logistic, frank_wolfe, lasso, ridge, chains, selections = (
     EXPERIMENT.part(name) for name in ("extrapolation", "logistic", "frank_wolfe", "lasso", "ridge", "chains", "selections")
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 from secondlook.cli import main
@@ -306,7 +307,7 @@ def test_writing_to_the_images_leaves_the_file_alone(built):
 
 
 def test_the_real_data_set_where_it_is_built():
-    path = Path(__file__).parents[1] / BUILT
+    path = ROOT / BUILT
     if not path.exists():
         pytest.skip("data/cifar10.npy is not built: python -m secondlook data")
     images = cifar10(path)

@@ -1,11 +1,10 @@
 """The experiment on curvature's structure: its approximations against matrices written out, its data and its measures."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from torch.nn import functional
 
 from secondlook.curvature.dense import fisher, jacobians
@@ -14,7 +13,7 @@ from secondlook.problems.networks import Network
 from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
 
-EXPERIMENT = Experiment(Path(__file__).parents[1], "curvature_structure")
+EXPERIMENT = Experiment(ROOT, "curvature_structure")
 structures, training, experiment = (EXPERIMENT.part(name) for name in ("structures", "training", "experiment"))
 
 CLOSE = {"rtol": 0, "atol": 1e-10}

@@ -1,11 +1,11 @@
 """The experiment on the diagonal: its laws against all probes, its matrices, networks, choices and verdicts; and the digits."""
 
 import itertools
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from torch.nn import functional
 
 from secondlook.curvature import Composed, Exact, Objective, Preactivations, estimate
@@ -17,7 +17,7 @@ from secondlook.reporting import style
 from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
 
-EXPERIMENT = Experiment(Path(__file__).parents[1], "hessian_diagonal")
+EXPERIMENT = Experiment(ROOT, "hessian_diagonal")
 experiment, methods, networks, training = (EXPERIMENT.part(n) for n in ("experiment", "methods", "networks", "training"))
 
 CLOSE = {"rtol": 0, "atol": 1e-10}

@@ -3,10 +3,10 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 
 from secondlook.errors import Mistake
 from secondlook.study.claims import PURE, declared, judge, judge_all, markdown_table, measured_text, shown
@@ -14,7 +14,6 @@ from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.measures import Summary, from_plain, to_plain
 from secondlook.study.statistics import Estimate
 
-ROOT = Path(__file__).parents[1]
 CLAIM = {
     "id": "X1", "source": "", "kind": "document", "evidence": "original", "statement": "s", "stated": "t",
     "band": "at most 1", "bands": "before the runs", "figure": "losses",

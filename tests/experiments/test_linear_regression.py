@@ -1,12 +1,12 @@
 """The experiment on a straight line: its data, its closed forms, and that its instruments and optimisers do what the text says."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from torch.nn import functional
 
 from secondlook.optim import KFAC, Newton
@@ -14,7 +14,7 @@ from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
 from secondlook.study.text import fill
 
-EXPERIMENT = Experiment(Path(__file__).parents[1], "linear_regression")
+EXPERIMENT = Experiment(ROOT, "linear_regression")
 data, experiment = (EXPERIMENT.part(name) for name in ("data", "experiment"))
 
 

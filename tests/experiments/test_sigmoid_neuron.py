@@ -1,16 +1,15 @@
 """The sigmoid neuron: its derivatives against autograd, its rules against torch and the library, its measures on hand-made curves."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from secondlook.study import claims, measures
 from secondlook.study.arrivals import first
 from secondlook.study.experiment import Experiment, run
 
-EXPERIMENT = Experiment(Path(__file__).parents[1], "sigmoid_neuron")
+EXPERIMENT = Experiment(ROOT, "sigmoid_neuron")
 rules, curves, experiment = (EXPERIMENT.part(name) for name in ("neuron", "curves", "experiment"))
 
 BETAS = (0.9, 0.999)

@@ -3,14 +3,13 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from secondlook.study.experiment import experiments
 from secondlook.study.sources import PACKAGE, imported, outside_imports
 
-ROOT = Path(__file__).parents[1]
 EXPERIMENTS = experiments(ROOT)
 PLOTTING = {"matplotlib", "seaborn", "PIL"}
 RUNNING = {"torch", "numpy", "pandas", "yaml", "tqdm"}  # all that a bare machine needs to run an experiment

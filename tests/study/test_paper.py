@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
+from conftest import ROOT
 
 from secondlook.errors import Mistake
 from secondlook.reporting import paper, readme, style
@@ -17,8 +18,6 @@ from secondlook.study.measures import Summary, to_plain
 from secondlook.study.records import provenance
 from secondlook.study.results import Results
 from secondlook.study.statistics import Estimate
-
-PROJECT = Path(__file__).parents[1]
 
 PAPER = """---
 title: A paper
@@ -110,7 +109,7 @@ def project(tmp_path, drawing):
     """A project of one experiment with its results, and the real templates."""
     for name in ("templates", "filters", "references.bib"):
         (tmp_path / "report").mkdir(exist_ok=True)
-        (tmp_path / "report" / name).symlink_to(PROJECT / "report" / name)
+        (tmp_path / "report" / name).symlink_to(ROOT / "report" / name)
     results = tmp_path / "results"
     losses = pd.DataFrame({"epoch": [0, 40], "loss": [0.125, 2.6e-7], "note": ["start", "*end*"]})
     summary = Summary({"loss": {"start": Estimate(0.125, 0.12, 0.13, 20), "end": Estimate(2.6e-7)}}, {"losses": losses})
@@ -268,9 +267,9 @@ def test_tables_wrap_their_longest_columns_only():
 
 
 def test_the_references_of_the_real_paper_resolve():
-    sections = sorted(PROJECT.glob("experiments/*/section.md"))
-    texts = {path: path.read_text() for path in [PROJECT / "report" / "paper.md", *sections]}
-    paper.check_references(texts, PROJECT / "report" / "references.bib")
+    sections = sorted(ROOT.glob("experiments/*/section.md"))
+    texts = {path: path.read_text() for path in [ROOT / "report" / "paper.md", *sections]}
+    paper.check_references(texts, ROOT / "report" / "references.bib")
 
 
 README = """# Title
