@@ -10,9 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
-from .selections import ADAGRAD, ADAHESSIAN, COMPARED, GAIN, final, looks, trials
-
-EFFORTS = {"steps": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
+from .selections import ADAHESSIAN, COMPARED, GAIN, final, gradients, looks, trials
 
 
 @figure("rates")
@@ -49,17 +47,14 @@ def _decimal(axis: Axis) -> None:
 
 @figure("comparison")
 def curves(rows: pd.DataFrame) -> Figure:
-    """Shows: excess on the way, means over seeds, against three measures of effort; dotted: Adagrad's at half its pass."""
-    figure, panels = style.axes(1, 3, height=2.5, sharey=True)
-    excess = looks(rows, "excess")
-    for panel, (label, effort) in zip(panels, EFFORTS.items(), strict=True):
-        spent = looks(rows, effort) if effort else None
-        for method in excess.index.unique("method"):
-            y = excess.loc[method].mean()
-            x = y.index.to_series() if spent is None else spent.loc[method].mean()
-            panel.plot(x.iloc[1:], y.iloc[1:], color=style.COLOUR[method], label=method)
-        half = excess.columns[-1] // 2
-        panel.axhline(excess.loc[ADAGRAD][half].mean(), color=style.INK, linewidth=0.8, linestyle=":")
+    """Shows: excess on the way, means over seeds, against steps and against gradient equivalents."""
+    figure, panels = style.axes(1, 2, height=2.5, sharey=True)
+    excess, work = looks(rows, "excess"), gradients(rows)
+    for method in excess.index.unique("method"):
+        course = excess.loc[method].mean().iloc[1:]
+        for panel, effort in zip(panels, (1, work[method]), strict=True):
+            panel.plot(effort * course.index, course, color=style.COLOUR[method], label=method)
+    for panel, label in zip(panels, ("steps", "gradient equivalents"), strict=True):
         panel.set(xlabel=label, yscale="log", xlim=(0, None))
     _decimal(panels[0].yaxis)
     panels[0].set(ylabel="excess log-loss, millinats")

@@ -9,13 +9,12 @@ import pandas as pd
 
 from secondlook.study import comparison
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, mean, median
+from secondlook.study.statistics import Estimate, mean
 from secondlook.study.text import fixed, interval, key, number
 
-from .selections import ADAGRAD, ADAHESSIAN, COMPARED, GAIN, final, looks, of_teacher, reached, trials
+from .selections import ADAHESSIAN, COMPARED, GAIN, final, gradients, looks, of_teacher, trials
 
 SOUGHT = 0.03  # points: a difference as small as the paper's
-EFFORTS = {"step": "steps", "gradient_equivalents": "gradients", "seconds": "seconds"}
 
 
 @measure("comparison")
@@ -78,29 +77,9 @@ def seed_seconds(rows: pd.DataFrame) -> Estimate:
 
 
 @measure("comparison")
-def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Effort to the excess that Adagrad has at half its pass, medians: adagrad_steps, adagrad_gradients, adagrad_seconds; and
-    how many runs never got there (_missed)."""
-    found = {}
-    for effort, name in EFFORTS.items():
-        table = reached(rows, effort)
-        found |= {f"{key(method)}_{name}": median(table[method]) for method in table}
-    return found | {f"{key(method)}_missed": Estimate(np.isinf(table[method]).sum(), n=len(table)) for method in table}
-
-
-@measure("comparison")
 def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Gradients of a step, and a pass's seconds over Adagrad's with the same seed, median (_seconds): of runs that did not
-    diverge."""
-    work = looks(rows, "gradient_equivalents")
-    steps = work.columns[-1]
-    ended = looks(rows, "diverged").iloc[:, -1] == 0
-    seconds = looks(rows, "seconds").iloc[:, -1].where(ended).unstack("method")
-    found = {}
-    for method in work.index.unique("method"):
-        found[key(method)] = Estimate(work.loc[method][steps].iloc[0] / steps)
-        found[f"{key(method)}_seconds"] = median((seconds[method] / seconds[ADAGRAD]).dropna())
-    return found
+    """Gradients of a step."""
+    return {key(method): Estimate(work) for method, work in gradients(rows).items()}
 
 
 @measure()
@@ -129,18 +108,6 @@ def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {"inside": Estimate(sum(insides), n=len(insides))}
 
 
-@measure("rates")
-def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every trial: mean excess by the rate of the networks, and by the factor on the least rate of the tables."""
-    lines = []
-    for method, table in trials(rows).items():
-        least = table.columns.min()
-        for lr, values in table.iterrows():
-            line = {"Method": method, "Networks": f"{lr:g}", "Tables": f"{least:g}"}
-            lines.append(line | {number(rate / least, 1): number(value, 4) for rate, value in values.items()})
-    return pd.DataFrame(lines)
-
-
 @measure("comparison")
 def methods(rows: pd.DataFrame) -> pd.DataFrame:
     """Every method: excess, accuracy, distance to the teacher's, cost."""
@@ -153,7 +120,6 @@ def methods(rows: pd.DataFrame) -> pd.DataFrame:
             "Accuracy, %": interval(found[key(name)], fixed),
             "Below the best, points": interval(found[f"{key(name)}_below"], fixed, digits=3),
             "Gradients a step": fixed(price[key(name)]),
-            "Time over Adagrad's": interval(price[f"{key(name)}_seconds"], fixed),
         }
         for name in names
     ]
@@ -185,15 +151,4 @@ def needs(rows: pd.DataFrame) -> pd.DataFrame:
         }
         for name, other in COMPARED.items()
     ]
-    return pd.DataFrame(lines)
-
-
-@measure("comparison")
-def arrival_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Effort to the excess that Adagrad has at half its pass, medians."""
-    found = arrivals(rows)
-    lines = []
-    for method in final(rows, "excess"):
-        effort = {name.capitalize(): interval(found[f"{key(method)}_{name}"]) for name in EFFORTS.values()}
-        lines.append({"Method": method, **effort, "Never": fixed(found[f"{key(method)}_missed"], 0)})
     return pd.DataFrame(lines)

@@ -3,6 +3,12 @@
 AdaHessian takes its gradients itself, those of its own parameters alone, and its products need a graph without the sparse
 table. So the rows that a batch looks up are leaves there; the gradient with respect to them is taken by a pass of its own and
 handed on to the table, where it is as sparse as ever.
+
+Both rates of every method follow one schedule: at step t = 1 ... T they are the share
+
+    min(t / w, (T + 1 - t) / (T + 1 - w))
+
+of themselves, a rise over w steps and a line to zero. A line has no constant that would have to be chosen for each method.
 """
 
 from collections.abc import Callable, Iterable
@@ -37,16 +43,21 @@ METHODS = {  # on the networks, on the tables
 BACKWARD_FOR_ROWS = Cost(gradients=1 / 3)  # one of a gradient's three matrix products a layer; bottom's are spared
 
 
+def schedule(warm_up: int, steps: int) -> Callable[[int], float]:
+    """The share of its rate that each of `steps` steps has; its greatest is that of step `warm_up`."""
+    return lambda t: min(t / warm_up, (steps + 1 - t) / (steps + 1 - warm_up))
+
+
 class Method:
-    """`name`, one of METHODS, for `model`, with the rates `lr` of networks and tables, which rise linearly over the first
-    `warm_up` steps.
+    """`name`, one of METHODS, for `model`, with the rates `lr` of networks and tables, of which step t takes the share
+    `of_rate(t)`.
 
     step        (examples) -> mean log-loss before the update, in nats
     cost        of a step, in gradients of the batch
     """
 
-    def __init__(self, name: str, model: ClickModel, lr: tuple[float, float], warm_up: int, params):
-        self.model, self.warm_up, self.t = model, warm_up, 0
+    def __init__(self, name: str, model: ClickModel, lr: tuple[float, float], of_rate: Callable[[int], float], params):
+        self.model, self.of_rate, self.t = model, of_rate, 0
         parts = zip(METHODS[name], (model.networks, model.tables), lr, strict=True)
         self.networks, self.tables = (MAKE[rule](own, rate, params) for rule, own, rate in parts)
         self.lr = lr
@@ -58,7 +69,7 @@ class Method:
         self.t += 1
         optimizers = (self.networks, self.tables)
         for optimizer, lr in zip(optimizers, self.lr, strict=True):
-            optimizer.param_groups[0]["lr"] = lr * min(1, self.t / self.warm_up)
+            optimizer.param_groups[0]["lr"] = lr * self.of_rate(self.t)
             optimizer.zero_grad()
         loss = self._differentiate(self.model, self.networks, batch)
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # torch warns where that is left open

@@ -31,21 +31,15 @@ def final(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return last.unstack("method")[list(last.index.unique("method"))]
 
 
+def gradients(rows: pd.DataFrame) -> pd.Series:
+    """Work of a step of each method, in gradients."""
+    ((steps, work),) = looks(rows, "gradient_equivalents").items()
+    return work.groupby(level="method", sort=False).first() / steps
+
+
 def of_teacher(rows: pd.DataFrame, metric: str) -> pd.Series:
     """'Bayes accuracy', 'Bayes loss' or 'base rate', by seed."""
     return rows[(rows.case == "comparison") & (rows.metric == metric)].set_index("seed").value
-
-
-def reached(rows: pd.DataFrame, effort: str) -> pd.DataFrame:
-    """Seeds by methods: the `effort` ('step', 'gradient_equivalents' or 'seconds') at the first look at which a run's excess is
-    at most that of Adagrad at half its pass, with the same seed; infinite where none is."""
-    excess = looks(rows, "excess")
-    steps = excess.columns
-    level = excess.loc[ADAGRAD][steps[-1] // 2].reindex(excess.index, level="seed")
-    hit = excess.le(level, axis=0)
-    spent = pd.DataFrame(np.tile(steps, (len(excess), 1)), excess.index, steps) if effort == "step" else looks(rows, effort)
-    first = spent.where(hit).min(axis=1).fillna(np.inf)
-    return first.unstack("method")[list(first.index.unique("method"))]
 
 
 def trials(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

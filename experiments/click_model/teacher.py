@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+PARTS = 3  # of the logit: own, dense and pairs
 MILLI = 1000  # excess is given in thousandths of a nat, accuracy in per cent
 PERCENT = 100
 HALVINGS = 60  # of the interval [-30, 30] that holds b
@@ -61,7 +62,7 @@ def draw(
 ) -> Examples:
     """A teacher and its independent examples. `fields`: categories of each; `dense` and `latent`: lengths of d and of u_f;
     `shares`: of own, dense and pairs. Raises ValueError unless they are three numbers, zero or more, that add up to 1."""
-    if len(shares) != 3 or min(shares) < 0 or not np.isclose(sum(shares), 1):
+    if len(shares) != PARTS or min(shares) < 0 or not np.isclose(sum(shares), 1):
         raise ValueError(f"shares must be three numbers, zero or more, with sum 1, got {shares!r}")
     d = rng.standard_normal((examples, dense))
     category = np.stack([_zipf(examples, n, exponent, rng) for n in fields], axis=1)

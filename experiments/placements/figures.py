@@ -1,12 +1,27 @@
-"""What placements send and hold, against the closed form and the model; and the way to the target accuracy."""
+"""What placements send and hold, against the closed form and the model; and the way to the target."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
-from .selections import DEVICES, KINDS, METHODS, NETWORKS, TARGET, counted, divisors, expected, fitted, on_paper
+from .measures import gain
+from .selections import (
+    DEVICES,
+    KINDS,
+    METHODS,
+    NETWORKS,
+    PUBLISHED,
+    arrivals,
+    counted,
+    divisors,
+    efficiency,
+    epoch_ratios,
+    expected,
+    fitted,
+    on_paper,
+)
 
 COLOURS = dict(zip(("factors", "inverses", "directions"), style.SERIES[1:], strict=False))
 MARKERS = {1: "o", 2: "s", 4: "^"}
@@ -40,11 +55,11 @@ def traffic(rows: pd.DataFrame) -> Figure:
 
 @figure("steps")
 def model(rows: pd.DataFrame) -> Figure:
-    """Shows: left, measured milliseconds of a step against the fitted model's; right, the model on paper: a step of K-FAC over
-    one of SGD on many devices, against the share.
+    """Shows: left, measured milliseconds of a step against the fitted model's; the model on paper: middle, a step of K-FAC over
+    one of SGD on many devices, against the share; right, scaling efficiency, K-FAC's at its best placement full, SGD's dashed.
     """
     _, table = fitted(rows)
-    figure, (left, right) = style.axes(1, 2, height=2.7)
+    figure, (left, middle, right) = style.axes(1, 3, height=2.5)
     for ranks, cell in table.groupby("ranks"):
         for sgd, part in cell.groupby(cell.share == 0):
             colour = style.COLOUR["SGD" if sgd else "K-FAC"]
@@ -60,29 +75,40 @@ def model(rows: pd.DataFrame) -> Figure:
     left.minorticks_off()
     left.legend()
     for name, colour in zip(NETWORKS, style.SERIES, strict=False):
-        shares = [w / DEVICES for w in divisors(DEVICES)]
-        ratios = [kfac / sgd for sgd, kfac, _ in (on_paper(name, share) for share in shares)]
-        right.plot(shares, ratios, "o--", color=colour, markerfacecolor="white", label=name)
-    right.set(xlabel="share of ranks with the inverses", ylabel=f"step over SGD's, {DEVICES} devices (model)", xscale="log")
-    right.set_ylim(1, None)
-    right.legend(loc="lower left")
+        workers = divisors(DEVICES)
+        shares = [w / DEVICES for w in workers]
+        ratios = [kfac / sgd for sgd, kfac, _ in (on_paper(name, w) for w in workers)]
+        middle.plot(shares, ratios, "o--", color=colour, markerfacecolor="white", label=name)
+        for course, line in zip(efficiency(name), ("--", "-"), strict=True):
+            right.plot(workers, course, line, color=colour)
+    middle.set(xlabel="share of ranks with the inverses", ylabel=f"step over SGD's, {DEVICES} devices (model)", xscale="log")
+    middle.set_ylim(1, None)
+    middle.legend(loc="lower left")
+    right.set(xlabel="devices", ylabel="scaling efficiency (model)", xscale="log")
+    right.set_ylim(0, None)
     return figure
 
 
-@figure("training")
-def accuracy(rows: pd.DataFrame) -> Figure:
-    """Shows: test accuracy by epochs and by seconds of training, every seed as a line, on one process."""
-    found = rows[(rows.case == "training") & (rows.ranks == 1)]
-    figure, (left, right) = style.axes(1, 2, height=2.7, sharey=True)
+@figure("epochs", "training")
+def target(rows: pd.DataFrame) -> Figure:
+    """Shows: left, the share of runs that have reached the target, by epochs; right, the part of SGD's epochs and of its time
+    that K-FAC saves until then: a dot for each seed, diamonds with intervals that hold together; shaded: as published.
+    """
+    figure, (left, right) = style.axes(1, 2, height=2.3)
+    table = arrivals(rows, "epochs").epochs
     for method in METHODS:
-        for _, run in found[found.method == method].groupby("seed"):
-            table = run.pivot(index="step", columns="metric", values="value")
-            left.plot(table.epochs, table.accuracy, color=style.COLOUR[method], alpha=0.5, linewidth=0.8)
-            right.plot(table.seconds, table.accuracy, color=style.COLOUR[method], alpha=0.5, linewidth=0.8)
-        left.plot([], [], color=style.COLOUR[method], label=method)
-    for panel in (left, right):
-        panel.axhline(TARGET, color=style.INK, linestyle=":", linewidth=0.8)
-    left.set(xlabel="epochs", ylabel="test accuracy", ylim=(0.8, 1.0), xlim=(0, None))
-    right.set(xlabel="seconds of training", xlim=(0, None))
-    left.legend()
+        left.ecdf(table.loc[method], color=style.COLOUR[method], label=method)
+    left.set(xlabel="epochs", ylabel="share of runs at the target", xlim=(0, None))
+    left.legend(loc="lower right")
+    names = {"epochs": "epochs", "seconds_p1": "time, one process", "seconds_p2": "time, two processes"}
+    found, colour = gain(rows), style.COLOUR["K-FAC"]
+    each = 1 - epoch_ratios(rows)
+    right.plot(each, [-comparisons.BESIDE] * len(each), "o", color=colour, alpha=0.25, markeredgewidth=0)
+    for at, name in enumerate(names):
+        right.plot(found[name].ends, [at + comparisons.BESIDE] * 2, color=colour)
+        right.plot(found[name].value, at + comparisons.BESIDE, "D", color=colour)
+    right.axvspan(*PUBLISHED, color=style.GREY, alpha=0.2, linewidth=0)
+    right.axvline(0, color=style.GREY, linewidth=0.8)
+    right.set(xlabel="part saved (right is faster)")
+    comparisons.lines(right, names.values())
     return figure

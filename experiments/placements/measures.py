@@ -1,14 +1,19 @@
-"""The numbers that the claim and the section quote: what placements send, hold and take, the model, the way to the target.
+"""The numbers that the claims and the section quote: what placements send, hold and take, the model, the way to the target.
 
 Keys: p4_w2 is two of four ranks with the inverses of a layer.
+
+Time to the target is epochs times the time of a step. Epochs are exact, and their ratio, K-FAC's over SGD's, is a median over
+many seeds; the ratio of the times of a step is the geometric mean over the rounds of case training. Three intervals, of the
+ratio of epochs and of those of a step on one process and on two, hold together with 95 %; so do the products of their ends.
 """
 
 import numpy as np
 import pandas as pd
 
+from secondlook.study import comparison
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, median, share
-from secondlook.study.text import fixed, interval, key, number
+from secondlook.study.statistics import Estimate, mean, median
+from secondlook.study.text import fixed, interval, key
 
 from .selections import (
     DEVICES,
@@ -17,29 +22,32 @@ from .selections import (
     NETWORKS,
     PUBLISHED,
     RHYTHM,
-    TARGET,
+    arrivals,
     best_rates,
     counted,
     divisors,
+    efficiency,
+    epoch_ratios,
     exact,
     expected,
     fitted,
     on_paper,
-    paired_ratios,
-    reached,
+    step_milliseconds,
+    trials,
 )
 
 MIB = 2**20
+PROCESSES = (1, 2)  # of case training
+TOGETHER = comparison.simultaneous(1 + len(PROCESSES))  # level of the ratios of epochs and of steps
 
 
 @measure()
 def settings(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """What the text says of the extrapolation and the target."""
+    """What the text says of the extrapolation."""
     return {
         "devices": exact(DEVICES),
         "factors_every": exact(RHYTHM[0]),
         "inverses_every": exact(RHYTHM[1]),
-        "target": exact(TARGET),
     }
 
 
@@ -88,8 +96,8 @@ def paper(rows: pd.DataFrame) -> dict[str, Estimate]:
     the steps that K-FAC must save for the published saving of time, at the least ratio."""
     found = {}
     for name in NETWORKS:
-        ratios = {w: _ratio(name, w / DEVICES) for w in divisors(DEVICES)}
-        gib = {w: _held(name, w / DEVICES) for w in (1, DEVICES)}
+        ratios = {w: _ratio(name, w) for w in divisors(DEVICES)}
+        gib = {w: _held(name, w) for w in (1, DEVICES)}
         cheapest = min(ratios, key=ratios.get)
         values = {"owner": ratios[1], "everywhere": ratios[DEVICES], "least": ratios[cheapest], "workers": cheapest}
         values |= {"owner_gib": gib[1], "everywhere_gib": gib[DEVICES]}
@@ -100,52 +108,103 @@ def paper(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
-def _ratio(name: str, share: float) -> float:
-    sgd, kfac, _ = on_paper(name, share)
+def _ratio(name: str, workers: int) -> float:
+    sgd, kfac, _ = on_paper(name, workers)
     return kfac / sgd
 
 
-def _held(name: str, share: float) -> float:
-    held = on_paper(name, share)[2].held()
+def _held(name: str, workers: int) -> float:
+    held = on_paper(name, workers)[2].held()
     return 4 * max(map(sum, zip(held["factors"], held["inverses"], strict=True))) / 2**30
 
 
-@measure("rates", "training")
+@measure()
+def scaling(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Scaling efficiency on DEVICES, of SGD (_sgd) and of K-FAC at its best placement (_k_fac); and the least by which K-FAC's
+    is above SGD's on 2, 4, ... DEVICES devices (_least)."""
+    found = {}
+    for name in NETWORKS:
+        sgd, kfac = efficiency(name)
+        values = {"sgd": sgd[-1], "k_fac": kfac[-1], "least": min(kfac[1:] - sgd[1:])}
+        found |= {f"{key(name)}_{what}": exact(value) for what, value in values.items()}
+    return found
+
+
+@measure("rates", "epochs")
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The best learning rates of case rates, and how many have as few epochs (_tied: the last accuracy decides between them);
-    whether case training uses them; whether one is at an end of the list."""
+    whether case epochs uses them; how many are at an end of the list; the target."""
     best = best_rates(rows)
-    used = rows[rows.case == "training"].groupby("method").lr.first()
+    used = rows[rows.case == "epochs"].groupby("method").lr.first()
     tried = rows[rows.case == "rates"].lr
     at_edge = [rate in (tried.min(), tried.max()) for rate in best.values()]
     found = {key(method): exact(rate) for method, rate in best.items()}
-    medians = reached(rows, "rates").groupby(["method", "lr"]).epochs.median()
-    found |= {f"{key(m)}_tied": exact((medians[m] == medians[m].min()).sum()) for m in METHODS}
-    return found | {"used": exact(all(used[m] == best[m] for m in METHODS)), "at_edge": exact(sum(at_edge))}
+    means = trials(rows).epochs
+    found |= {f"{key(m)}_tied": exact((means[m] == means[m].min()).sum()) for m in METHODS}
+    found |= {"used": exact(all(used[m] == best[m] for m in METHODS)), "at_edge": exact(sum(at_edge))}
+    return found | {"rates": exact(tried.nunique()), "target": exact(rows[rows.case == "epochs"].target.iloc[0])}
 
 
-@measure("training")
+@measure("epochs")
 def reach(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Median epochs and seconds to the target, by method and number of processes; the share of runs that reach it."""
+    """Of each method median epochs to the target, how many runs missed it (_missed), and the median last accuracy (_last)."""
     found = {}
-    table = reached(rows)
-    for (method, ranks), runs in table.groupby(["method", "ranks"]):
-        name = f"{key(method)}_p{int(ranks)}"
-        found |= {f"{name}_epochs": median(runs.epochs), f"{name}_seconds": median(runs.seconds)}
-    for method in METHODS:
-        found[f"{key(method)}_reached"] = share(np.isfinite(table[(table.method == method) & (table.ranks == 1)].epochs))
-        found[f"{key(method)}_last"] = median(table[(table.method == method) & (table.ranks == 1)]["last"])
+    for method, runs in arrivals(rows, "epochs").groupby(level="method"):
+        found[key(method)] = median(runs.epochs)
+        found[f"{key(method)}_missed"] = Estimate(np.isinf(runs.epochs).sum(), n=len(runs))
+        found[f"{key(method)}_last"] = median(runs.accuracy)
     return found
 
 
 @measure("training")
+def steps(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Time of a step of K-FAC over one of SGD, geometric mean over rounds, on one process (p1) and on two (p2)."""
+    return {f"p{ranks}": _times(_logarithms(rows, ranks)) for ranks in PROCESSES}
+
+
+def _logarithms(rows: pd.DataFrame, ranks: int) -> pd.Series:
+    table = step_milliseconds(rows, ranks)
+    return np.log(table["K-FAC"] / table["SGD"])
+
+
+def _times(logarithms: pd.Series) -> Estimate:
+    found = mean(logarithms, TOGETHER)
+    return Estimate(*np.exp([found.value, found.low, found.high]), found.n)
+
+
+@measure("epochs", "training")
 def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Part of SGD's epochs and time that K-FAC saves until the target, median over seeds: positive where it is faster."""
-    found = {}
-    for ranks in sorted(int(n) for n in rows[rows.case == "training"].ranks.unique()):
-        for quantity in ("epochs", "seconds"):
-            found[f"{quantity}_p{ranks}"] = median(1 - paired_ratios(rows, quantity, ranks))
+    """Part of SGD's epochs, and of its time on one process and on two, that K-FAC saves until the target: positive where it is
+    faster."""
+    epochs = median(epoch_ratios(rows), TOGETHER)
+    found = {"epochs": _saved(epochs)}
+    for ranks, step in steps(rows).items():
+        ends = (a * b for a, b in zip((epochs.value, *epochs.ends), (step.value, *step.ends), strict=True))
+        found[f"seconds_{ranks}"] = _saved(Estimate(*ends, min(epochs.n, step.n)))
     return found
+
+
+def _saved(ratio: Estimate) -> Estimate:
+    return Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.n)
+
+
+@measure("training")
+def n_needed(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Rounds of timed runs that tell no saving from the least published one, with 80 % power: half of that ratio is seen."""
+    half = -np.log(1 - PUBLISHED[0]) / 2
+    found = {}
+    for ranks in PROCESSES:
+        s = comparison.spread(_logarithms(rows, ranks))
+        value, *ends = (comparison.needed(half / end, TOGETHER) for end in (s.value, *s.ends))
+        found[f"p{ranks}"] = Estimate(value, *ends, s.n)
+    return found
+
+
+@measure("training")
+def round_seconds(rows: pd.DataFrame) -> Estimate:
+    """Seconds of training of both methods in a round, on one process and on two."""
+    found = rows[(rows.case == "training") & (rows.metric == "seconds")]
+    return mean(found[found.step == found.step.max()].groupby("seed").value.sum())
 
 
 @measure("steps")
@@ -166,20 +225,16 @@ def placements(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-@measure("training")
+@measure("epochs", "training")
 def training(rows: pd.DataFrame) -> pd.DataFrame:
-    """Epochs and seconds to the target, and the last accuracy."""
-    table = reached(rows)
+    """Epochs to the target and the last accuracy, and the time of a step."""
+    found = reach(rows)
     lines = []
-    for (ranks, method), runs in sorted(table.groupby(["ranks", "method"]), key=lambda found: (found[0][0], -len(found[0][1]))):
-        lines.append(
-            {
-                "Processes": f"{ranks:.0f}",
-                "Method": method,
-                "Epochs": interval(median(runs.epochs)),
-                "Seconds": interval(median(runs.seconds)),
-                "Reached": f"{np.isfinite(runs.epochs).sum()} of {len(runs)}",
-                "Last accuracy": number(median(runs["last"])),
-            }
-        )
+    for method in METHODS:
+        missed = found[f"{key(method)}_missed"]
+        line = {"Method": method, "Epochs": interval(found[key(method)]), "Missed": f"{missed.value:.0f} of {missed.n}"}
+        line["Last accuracy"] = interval(found[f"{key(method)}_last"])
+        for ranks in PROCESSES:
+            line[f"ms a step, {ranks} process{'es' * (ranks > 1)}"] = interval(median(step_milliseconds(rows, ranks)[method]))
+        lines.append(line)
     return pd.DataFrame(lines)

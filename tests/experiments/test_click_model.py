@@ -13,7 +13,7 @@ from conftest import ROOT
 from torch.nn import functional
 
 from experiments.click_model import experiment, measures, selections, teacher
-from experiments.click_model.methods import METHODS, Method
+from experiments.click_model.methods import METHODS, Method, schedule
 from experiments.click_model.model import ClickModel
 from secondlook.curvature.hutchinson import ONE_PROBE
 from secondlook.curvature.vectors import flat
@@ -27,9 +27,14 @@ from secondlook.study.place import Place
 from secondlook.study.text import fill, key
 
 CLICKS = Experiment(ROOT, "click_model")
+RECORDED = ROOT / "results" / "recorded" / "click_model" / "rates.csv"
 KINDS = {"rates": experiment.Rates, "comparison": experiment.Comparison}
 FIELDS, DENSE = (2, 3, 5), 2
 CONSTANTS = SimpleNamespace(betas=(0.9, 0.999), epsilon=1e-4, adam_epsilon=1e-8, adagrad_epsilon=1e-10)
+
+
+def steady(t: int) -> float:
+    return 1.0
 
 
 def params(case: str, scale: str = "paper", changes=()):
@@ -134,7 +139,7 @@ def test_a_gradient_in_two_parts_is_the_gradient():
     net, batch = model(), doubled(drawn(32))
     whole = copy.deepcopy(net)
     functional.binary_cross_entropy_with_logits(whole(batch.dense, batch.category), batch.click).backward()
-    method = Method("AdaHessian + Adagrad", net, (0.0, 0.0), 1, CONSTANTS)
+    method = Method("AdaHessian + Adagrad", net, (0.0, 0.0), steady, CONSTANTS)
     method.step(batch)
     for (name, p), q in zip(net.named_parameters(), whole.parameters(), strict=True):
         assert p.grad.is_sparse == q.grad.is_sparse == (name == "embedding.weight")
@@ -144,7 +149,7 @@ def test_a_gradient_in_two_parts_is_the_gradient():
 def test_curvature_is_that_of_the_networks_alone():
     """The first estimate is z * Hz with the block of H that belongs to the networks, the rows held fixed."""
     net, batch = model(), doubled(drawn(16))
-    method = Method("AdaHessian + Adagrad", net, (0.0, 0.0), 1, CONSTANTS)
+    method = Method("AdaHessian + Adagrad", net, (0.0, 0.0), steady, CONSTANTS)
     z = flat(ONE_PROBE.probe(net.networks, torch.Generator().manual_seed(SEED)))
     loss = functional.binary_cross_entropy_with_logits(net(batch.dense, batch.category), batch.click)
     g = flat(torch.autograd.grad(loss, net.networks, create_graph=True))
@@ -159,7 +164,7 @@ def test_rows_that_nobody_looked_up_stay(name):
     net, batch = model(torch.float32), drawn(40)
     batch = batch[(batch.category < torch.tensor(FIELDS) - 1).all(1)]  # the last category of each field is left out
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    method = Method(name, net, (0.01, 0.01), 2, CONSTANTS)
+    method = Method(name, net, (0.01, 0.01), steady, CONSTANTS)
     for _ in range(3):
         assert math.isfinite(method.step(batch)) and net.embedding.weight.grad.is_sparse
     last = torch.tensor(FIELDS).cumsum(0) - 1
@@ -167,19 +172,20 @@ def test_rows_that_nobody_looked_up_stay(name):
     assert all(not torch.equal(p, before[key]) for key, p in net.named_parameters())
 
 
-def test_both_rates_rise_together():
+@pytest.mark.parametrize("name", METHODS)
+def test_both_rates_of_every_method_rise_and_fall_together(name):
     net, batch = model(torch.float32), drawn(8)
-    method = Method("Adam + Adagrad", net, (0.3, 0.1), 4, CONSTANTS)
+    method = Method(name, net, (0.3, 0.1), schedule(2, 6), CONSTANTS)
     seen = []
     for _ in range(6):
         method.step(batch)
         seen.append([o.param_groups[0]["lr"] for o in (method.networks, method.tables)])
-    share = np.array([0.25, 0.5, 0.75, 1, 1, 1])[:, None]
+    share = np.array([1 / 2, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5])[:, None]
     assert np.allclose(seen, share * [0.3, 0.1])
 
 
 def test_work_counts_the_pass_for_the_rows():
-    costs = {name: Method(name, model(), (0.1, 0.1), 1, CONSTANTS).cost for name in METHODS}
+    costs = {name: Method(name, model(), (0.1, 0.1), steady, CONSTANTS).cost for name in METHODS}
     assert costs.pop("AdaHessian + Adagrad") == pytest.approx(1 + 2 + 1 / 3)
     assert set(costs.values()) == {1}
 
@@ -189,6 +195,15 @@ def test_trials_are_equal_and_on_seeds_of_their_own():
     assert list(grids) == list(METHODS) == list(params("comparison").methods)
     assert len({(len(grid["networks"]), len(grid["tables"])) for grid in grids.values()}) == 1
     assert not set(CLICKS.setting("rates").seeds) & set(CLICKS.setting("comparison").seeds)
+
+
+def test_every_teacher_has_its_own_shares(monkeypatch):
+    seen, found = [], drawn(10)
+    monkeypatch.setattr(teacher, "draw", lambda *given: seen.append(given[5]) or found)
+    for seed in (1, 1, 2):
+        experiment.examples(params("rates", "smoke"), seed)
+    assert seen[0].tolist() == seen[1].tolist() != seen[2].tolist()
+    assert all(len(shares) == teacher.PARTS and min(shares) > 0 and sum(shares) == pytest.approx(1) for shares in seen)
 
 
 def test_a_seed_is_a_teacher_and_nobody_is_judged_on_what_he_learnt():
@@ -217,9 +232,10 @@ def test_a_run_that_diverges_ends_and_is_counted(tmp_path):
     cell = "methods={SGD: [1e30, 1e30]}"
     found = run(CLICKS, CLICKS.setting("comparison", "smoke", [cell], seed=0), Place(tmp_path))
     p = params("comparison", "smoke")
-    table = found.dropna(subset="method").pivot(index="step", columns="metric", values="value")
-    assert len(table) == p.looks + 1 and table.diverged.iloc[-1] == 1 and table.diverged.iloc[0] == 0
-    assert table.excess[table.diverged == 1].isna().all() and table.excess[table.diverged == 0].notna().all()
+    excess = found[found.metric == "excess"].set_index("step").value
+    ends = {metric: found[found.metric == metric].value.to_list() for metric in ("accuracy", "diverged")}
+    assert len(excess) == p.looks + 1 and excess.notna().iloc[0] and excess.isna().iloc[-1]
+    assert ends["diverged"] == [1] and np.isnan(ends["accuracy"]).tolist() == [False, True]
 
 
 def test_two_runs_are_the_same_to_the_bit_but_for_the_clock(tmp_path):
@@ -228,9 +244,10 @@ def test_two_runs_are_the_same_to_the_bit_but_for_the_clock(tmp_path):
     pd.testing.assert_frame_equal(one[still], two[still], check_exact=True)
 
 
-def test_looks_divide_the_steps():
-    with pytest.raises(Mistake, match="looks"):
-        params("comparison", changes=["looks=7"])
+@pytest.mark.parametrize("change, named", [("looks=7", "looks"), ("warm_up=1001", "warm_up")])
+def test_looks_and_warm_up_fit_the_steps(change, named):
+    with pytest.raises(Mistake, match=named):
+        params("comparison", changes=[change])
 
 
 ORDER = ("SGD", "Adagrad", "Adam", "Adam + Adagrad", "AdaHessian + Adagrad")
@@ -246,10 +263,10 @@ def compared(final: dict[str, float], noise: dict[str, float]) -> pd.DataFrame:
         for method in ORDER:
             end = final.get(method, 78) + noise.get(method, 0) * (-1) ** i * (1 + i // 2)
             cost = 10 / 3 if method == "AdaHessian + Adagrad" else 1
-            for step, share in ((0, 0), (500, 0.5), (1000, 1)):
-                values = {"accuracy": 70 + share * (end - 70), "excess": 10 - share * (end - 70), "diverged": 0}
-                values |= {"gradient_equivalents": cost * step, "seconds": cost * step / 1000}
-                lines += [(seed, method, step, metric, value) for metric, value in values.items()]
+            values = [(step, "excess", 10 - share * (end - 70)) for step, share in ((0, 0), (500, 0.5), (1000, 1))]
+            values += [(0, "accuracy", 70), (1000, "accuracy", end), (1000, "diverged", 0)]
+            values += [(1000, "gradient_equivalents", 1000 * cost), (1000, "seconds", cost)]
+            lines += [(seed, method, *value) for value in values]
     return pd.DataFrame(lines, columns=["seed", "method", "step", "metric", "value"]).assign(case="comparison")
 
 
@@ -271,6 +288,7 @@ VERDICTS = {  # gain over Adagrad and over Adam + Adagrad in points, scatter of 
     "the same": (0.0, 0.0, 0.005, ["undecided", "undecided", "not run"]),
     "too much scatter": (0.02, 0.02, 0.05, ["undecided", "undecided", "not run"]),
     "below": (-0.1, -0.1, 0.005, ["not reproduced", "not reproduced", "not run"]),
+    "above Adam alone": (-0.1, 0.1, 0.005, ["not reproduced", "not reproduced", "not run"]),
 }
 
 
@@ -300,14 +318,10 @@ def test_seeds_needed_come_from_the_spread_of_pairs():
     assert measures.power_here(compared({}, {"SGD": 0.01}))["enough"].value == 3  # without spread a difference is seen
 
 
-def test_arrival_is_the_first_look_at_the_level_and_a_miss_is_infinite():
-    """Adagrad's excess at half its pass is 6: Adam ends at 6.1 and misses, AdaHessian is there after as many steps."""
-    rows = compared({"Adam": 73.9}, {})
-    found = measures.arrivals(rows)
-    assert (found["adagrad_steps"].value, found["adahessian_adagrad_steps"].value) == (500, 500)
-    assert found["adahessian_adagrad_gradients"].value == pytest.approx(500 * 10 / 3)
-    assert found["adahessian_adagrad_seconds"].value == pytest.approx(0.5 * 10 / 3)
-    assert found["adam_steps"].value == math.inf and (found["adam_missed"].value, found["sgd_missed"].value) == (10, 0)
+def test_work_of_a_step_is_that_of_the_pass_over_its_steps():
+    found = measures.cost(compared({}, {}))
+    assert (found["adam"].value, found["adahessian_adagrad"].value) == pytest.approx((1, 10 / 3))
+    assert measures.seed_seconds(compared({}, {})).value == pytest.approx(4 + 10 / 3)
 
 
 def test_a_run_that_diverged_counts_with_its_start():
@@ -316,9 +330,7 @@ def test_a_run_that_diverged_counts_with_its_start():
     rows.loc[ended & rows.metric.isin(["accuracy", "excess"]), "value"] = math.nan
     rows.loc[ended & (rows.metric == "diverged"), "value"] = 1
     assert selections.final(rows, "accuracy").Adam[100] == 70 and selections.final(rows, "excess").Adam[100] == 10
-    assert selections.reached(rows, "step").Adam[100] == math.inf
     assert measures.runs(rows)["comparison_diverged"].value == 1 and measures.runs(rows)["comparison"].value == 50
-    assert measures.cost(rows)["adam_seconds"].n == 9
 
 
 def test_the_best_trial_and_whether_it_is_inside():
@@ -340,13 +352,12 @@ def test_the_best_trial_and_whether_it_is_inside():
     }
     assert best == {"sgd": pytest.approx([0.3, 3, 3, 4, 1]), "adagrad": pytest.approx([0.3, 9, 3, 9, 0])}
     assert (found["inside"].value, found["inside"].n) == (1, 2)
-    table = measures.trial_table(rows)
-    assert list(table) == ["Method", "Networks", "Tables", "1", "3", "9"] and len(table) == 6
 
 
+@pytest.mark.skipif(not RECORDED.exists(), reason="the trials have not been recorded")
 def test_rates_are_the_best_of_the_trials():
     """As recorded: each method's rates are those of the least mean excess, and lie inside their ranges."""
-    found = measures.rates(pd.read_csv(ROOT / "results" / "recorded" / "click_model" / "rates.csv"))
+    found = measures.rates(pd.read_csv(RECORDED))
     for name, lr in params("comparison").methods.items():
         assert [found[f"{key(name)}_{part}"].value for part in ("networks", "tables")] == pytest.approx(list(lr)), name
         assert found[f"{key(name)}_inside"].value == 1, name
@@ -355,7 +366,13 @@ def test_rates_are_the_best_of_the_trials():
 def test_every_number_of_section_and_claims_is_measured(rows):
     summary = study.from_plain(study.to_plain(study.summarise(CLICKS, rows)))
     assert [claim["id"] for claim in claims.judge_all([(CLICKS, summary)])] == ["E7c", "E7d", "E7r"]
-    given = {**summary.measures, "tables": summary.tables, "table": lambda table: str(len(table)), "verdict": lambda name: name}
+    given = {
+        **summary.measures,
+        "tables": summary.tables,
+        "has": lambda case: True,
+        "table": lambda table: str(len(table)),
+        "verdict": lambda name: name,
+    }
     text = fill((CLICKS.folder / "section.md").read_text(), given, "section.md")
     assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
     assert all(f"{name}: {name}" in text for name in ("E7c", "E7d", "E7r"))
