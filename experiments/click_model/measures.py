@@ -82,20 +82,21 @@ def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {key(method): Estimate(work) for method, work in gradients(rows).items()}
 
 
-@measure()
+@measure("comparison")
 def runs(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Runs of each case that there is, and those that diverged (_diverged)."""
-    flags = rows[rows.metric == "diverged"]
-    factors = ["method", *flags.columns.intersection(["lr", "table_lr"]), "seed"]
-    ends = flags.groupby(["case", *factors], dropna=False).value.max().groupby("case")
-    counts = {"": ends.size(), "_diverged": ends.sum()}
-    return {f"{case}{ending}": Estimate(count) for ending, found in counts.items() for case, count in found.items()}
+    """Runs of case comparison, and those that diverged."""
+    return _runs(rows, "comparison")
+
+
+def _runs(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    flags = rows[(rows.case == case) & (rows.metric == "diverged")].value
+    return {"runs": Estimate(len(flags)), "diverged": Estimate(flags.sum())}
 
 
 @measure("rates")
 def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Of each method the rates of networks and tables with the least mean excess, that excess, whether both rates lie inside
-    their ranges, and the least excess half a decade away along one of the ranges (_next); of how many methods both are inside.
+    their ranges, and the least excess half a decade away along one of the ranges (_next); of how many methods both are inside; runs, and those that diverged.
     """
     found, insides = {}, []
     for method, table in trials(rows).items():
@@ -105,7 +106,7 @@ def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
         values = {"networks": lr, "tables": table_lr, "best": around[1, 1], "next": min(*around[::2, 1], *around[1, ::2])}
         insides.append(0 < i < len(table.index) - 1 and 0 < j < len(table.columns) - 1)
         found |= {f"{key(method)}_{name}": Estimate(value) for name, value in {**values, "inside": insides[-1]}.items()}
-    return found | {"inside": Estimate(sum(insides), n=len(insides))}
+    return found | {"inside": Estimate(sum(insides), n=len(insides))} | _runs(rows, "rates")
 
 
 @measure("comparison")
