@@ -96,7 +96,8 @@ def _runs(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
 @measure("rates")
 def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Of each method the rates of networks and tables with the least mean excess, that excess, whether both rates lie inside
-    their ranges, and the least excess half a decade away along one of the ranges (_next); of how many methods both are inside; runs, and those that diverged.
+    their ranges, and the least excess half a decade away along one of the ranges (_next); of how many methods both are
+    inside; runs, and those that diverged.
     """
     found, insides = {}, []
     for method, table in trials(rows).items():
