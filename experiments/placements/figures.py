@@ -68,7 +68,7 @@ def model(rows: pd.DataFrame) -> Figure:
     left.plot([], [], "o", color=style.COLOUR["SGD"], label="SGD")
     ends = [min(table.model.min(), table.value.min()), max(table.model.max(), table.value.max())]
     left.plot(ends, ends, ":", color=style.GREY)
-    left.set(xlabel="milliseconds of the model", ylabel="milliseconds measured", xscale="log", yscale="log")
+    left.set(xlabel="ms of the model", ylabel="ms measured", xscale="log", yscale="log")
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if ends[0] <= tick <= ends[1]]
     left.set_xticks(ticks, labels=map(str, ticks))
     left.set_yticks(ticks, labels=map(str, ticks))
@@ -81,7 +81,7 @@ def model(rows: pd.DataFrame) -> Figure:
         middle.plot(shares, ratios, "o--", color=colour, markerfacecolor="white", label=name)
         for course, line in zip(efficiency(name), ("--", "-"), strict=True):
             right.plot(workers, course, line, color=colour)
-    middle.set(xlabel="share of ranks with the inverses", ylabel=f"step over SGD's, {DEVICES} devices (model)", xscale="log")
+    middle.set(xlabel="share with the inverses", ylabel="step over SGD's (model)", xscale="log")
     middle.set_ylim(1, None)
     middle.legend(loc="lower left")
     right.set(xlabel="devices", ylabel="scaling efficiency (model)", xscale="log")
