@@ -10,7 +10,6 @@ Hardware  one CPU core, one thread; times are of the processor and mean most as 
 
 import gc
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from secondlook.curvature.gauss_newton_product import GaussNewton
 from secondlook.curvature.vectors import flat, split
 from secondlook.problems.networks import Network
 from secondlook.study.declare import case
+from secondlook.study.memory import peak_mib
 from secondlook.study.parameters import Positive, PositiveInt
 
 from .methods import HESSIANS, cholesky, conjugate_gradients, gradient, inverse, lu
@@ -110,11 +110,7 @@ def dense(params: Dense, seed: int):
 
 @case(Memory)
 def memory(params: Memory, seed: int):
-    """Peak of the resident memory above what the process holds before, MiB, H included; each way in a fresh process.
-
-    To be run by a command of its own: on Linux a process begins with the peak of the one that started it, so that after a
-    larger case nothing is seen.
-    """
+    """Peak of the resident memory above what the process holds before, MiB, H included; each way in a fresh process."""
     context = multiprocessing.get_context("spawn")
     for name in HESSIANS:
         with context.Pool(1) as pool:
@@ -128,12 +124,12 @@ def _peaks(widths: list[int], examples: int, name: str) -> list[tuple[int, float
     torch.set_num_threads(1)
     small, found = Problem.of(WARM_UP, WARM_UP), []
     HESSIANS[name](small.loss, small.params)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     for width in widths:
         p = Problem.of(width, examples)
         HESSIANS[name](p.loss, p.params)
         gc.collect()
-        found.append((p.n, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+        found.append((p.n, peak_mib() - before))
     return found
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from secondlook.curvature.blocks import BlockHessian
 from secondlook.optim import Newton
-from secondlook.optim.newton import Absolute, Adaptive, Damped, Direction, Plain, TrustRegion
+from secondlook.optim.directions import Absolute, Adaptive, Damped, Direction, Plain, TrustRegion
 
 from .double_well import Stepper, gradient, hessian, value
 

@@ -9,7 +9,6 @@ residual network.
 
 import math
 import multiprocessing
-import resource
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from secondlook.optim import AdaHessian
 from secondlook.problems.resnet import resnet as residual_network
 from secondlook.study.declare import case
+from secondlook.study.memory import peak_mib
 from secondlook.study.parameters import Positive, PositiveInt, Text
 
 from .methods import makers, period
@@ -166,11 +166,7 @@ def update(params: Update, seed: int):
 @case(CharacterModel, "transformer_memory")
 @case(Residual, "resnet_memory")
 def memory(params: CharacterModel | Residual, seed: int):
-    """Peak of the resident memory above what the process holds before the first step, MiB; each method in a fresh process.
-
-    To be run by a command of its own: on Linux a process begins with the peak of the one that started it, so that after a
-    larger case nothing is seen.
-    """
+    """Peak of the resident memory above what the process holds before the first step, MiB; each method in a fresh process."""
     context = multiprocessing.get_context("spawn")
     for name in params.methods:
         with context.Pool(1) as pool:
@@ -182,7 +178,7 @@ def _peak(params, name: str) -> float:
     torch.set_num_threads(1)
     model, x, y = params.network()
     step = makers(params.lr)[name](model, x, y)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     for _ in range(WARM_UP):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_mib() - before

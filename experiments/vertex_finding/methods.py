@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secondlook.optim import KFAC, AdaHessian, Newton
-from secondlook.optim.newton import Absolute
+from secondlook.optim.directions import Absolute
 from secondlook.training.rules import EVE, AdaptiveRate, CarefulRate, Rule, Walk
 
 RULES: dict[str, Callable[[torch.optim.Optimizer, nn.Module, object], list[Rule]]] = {  # of (optimiser, model, params)

@@ -6,36 +6,22 @@ Each verb works where Snakemake is not installed, says what it wrote, and answer
 """
 
 import argparse
-import codecs
 import io
 import os
-import re
 import sys
 import time
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from secondlook import extras
 from secondlook.errors import Diverged, Mistake, OutOfTime
 from secondlook.study.parent import PARENT, end_with
 from secondlook.study.results import SCALES, Results
+from secondlook.terminal import PLAINLY, say
 
 OUT_OF_TIME = 75  # exit status: not done, try again (EX_TEMPFAIL of sysexits.h)
-BENEATH = {"study": ("run",), "report": ("study", "run")}  # the extras that an extra brings along
-EXTRAS = {  # the modules that each extra of pyproject.toml brings, by the names of their imports
-    "run": ("pandas", "yaml", "tqdm"),
-    "study": ("jinja2", "jsonschema", "scipy"),
-    "report": ("matplotlib", "PIL", "pypandoc", "seaborn", "typst"),
-    "data": ("PIL", "sklearn", "torchvision"),
-    "benchmark": ("pytorch_optimizer", "torch_optimizer"),
-}
 ROOT = Path()  # the project is the folder that the command is given in
-
-
-def say(text: str) -> None:
-    """Print a line now, also into a file or a pipe."""
-    print(text, flush=True)
 
 
 def list_(_: argparse.Namespace) -> None:
@@ -134,9 +120,9 @@ def lease(options: argparse.Namespace) -> None:
     from secondlook.study.lease import Terms
     from secondlook.study.lease import lease as through
     from secondlook.study.needs import data_folder
+    from secondlook.study.parameters import Positive, checked
 
-    if not options.budget > 0:
-        raise Mistake(f"--budget must be a positive number of seconds, got {options.budget}")
+    checked(Positive, options.budget, "--budget")
     terms = Terms(
         folder=str(options.out),
         budget=options.budget,
@@ -400,7 +386,7 @@ def main(words: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ModuleNotFoundError as error:
-        print(f"secondlook: {_missing(error.name or '?', options.verb, options.extra)}", file=sys.stderr)
+        print(f"secondlook: {extras.missing(error.name or '?', options.verb, options.extra)}", file=sys.stderr)
         return 1
     except MemoryError:
         print(f"secondlook: {options.verb} needs more memory than there is", file=sys.stderr)
@@ -409,27 +395,3 @@ def main(words: list[str] | None = None) -> int:
         print(f"secondlook: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _missing(module: str, verb: str, extra: str) -> str:
-    """What to say where `verb`, which needs an `extra`, lacks a module: maybe another extra brings it."""
-    package = module.partition(".")[0]
-    bringing = [name for name, modules in EXTRAS.items() if package in modules]
-    if not bringing:
-        return f"{verb} needs the package {package}, which is not installed"
-    whole = extra if extra in bringing or bringing[0] in BENEATH.get(extra, ()) else bringing[0]
-    return f"{verb} needs {package}, which is not installed: pip install 'secondlook[{whole}]'"
-
-
-def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What a terminal of few characters shows in place of those that it lacks: 8×10⁻⁵ as 8x10^-5, what nothing is like as ?."""
-    assert isinstance(error, UnicodeEncodeError)  # the only kind that asks
-    text = error.object[error.start : error.end]
-    raised = re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda found: "^" + unicodedata.normalize("NFKD", found[0]), text)
-    plain = raised.translate(PLAIN).encode("ascii", "replace").decode()
-    return plain, error.end
-
-
-PLAINLY = "secondlook.plainly"
-PLAIN = str.maketrans({"−": "-", "–": "-", "×": "x", "∞": "inf", "…": "..."})
-codecs.register_error(PLAINLY, _plainly)

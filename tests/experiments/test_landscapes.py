@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT
 
 from secondlook.optim import Newton
-from secondlook.optim.newton import Absolute, Plain
+from secondlook.optim.directions import Absolute, Plain
 from secondlook.problems.landscapes import LANDSCAPES, gradient_noise
 from secondlook.study import claims, measures
 from secondlook.study.arrivals import first, from_then_on

@@ -10,7 +10,7 @@ import torch
 from experiments.newton_toy import double_well, loops, methods
 from experiments.newton_toy.accounting import nodes
 from experiments.newton_toy.closed_forms import bound, eigenbasis, loss_after, steps_to_reduce
-from secondlook.optim.newton import Plain
+from secondlook.optim.directions import Plain
 from secondlook.problems.quadratics import rotated, rotation, spectrum
 
 SIZE, N, LR, STEPS = 5, 25, 0.1, 40  # the document's

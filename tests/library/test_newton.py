@@ -13,7 +13,7 @@ from cases import CASES, CONV, LOGISTIC, QUADRATIC
 
 from secondlook.curvature.blocks import BlockHessian, neurons, tensors, whole
 from secondlook.curvature.trust_region import steihaug, trust_region_step
-from secondlook.optim.newton import Absolute, Damped, Eigen, LevenbergMarquardt, Newton, Plain, Steihaug, TrustRegion
+from secondlook.optim import Absolute, Damped, Eigen, LevenbergMarquardt, Newton, Plain, Steihaug, TrustRegion
 
 DOUBLE = torch.float64
 

@@ -211,7 +211,7 @@ def test_gradients_of_some_parameters_give_their_rows():
 
 def test_arguments_are_checked():
     loss, params, data = problem("tanh", "softmax", "mean")
-    with pytest.raises(ValueError, match="mode must be 'reverse' or 'forward', got 'both'"):
+    with pytest.raises(ValueError, match="mode must be one of reverse, forward, got 'both'"):
         Objective(loss, params, data, mode="both")
     with pytest.raises(TypeError, match="GaussNewton needs a loss that tells its outputs"):
         GaussNewton(Objective(lambda theta, x, y: loss(theta, x, y), params, data))

@@ -10,10 +10,12 @@ import tomllib
 import pytest
 from conftest import ROOT
 
-from secondlook.cli import BENEATH, EXTRAS, PLAINLY, parser
+from secondlook.cli import parser
 from secondlook.errors import Mistake
+from secondlook.extras import BENEATH, EXTRAS
 from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.progress import watch
+from secondlook.terminal import PLAINLY
 
 VERBS = [
     "list",

@@ -236,7 +236,7 @@ def test_a_ledger_trusts_whole_lines_alone(tmp_path, capsys):
 @pytest.mark.parametrize(
     "words, line",
     [
-        (["--budget", "0"], "--budget must be a positive number of seconds, got 0.0"),
+        (["--budget", "0"], "--budget must be a positive number, got 0.0"),
         (["--budget", "9"], "results of code that no commit holds are not recorded: commit first, and say --commit where git is not"),
         (["--budget", "9", "--commit", COMMIT, "--dirty"], "results of code that no commit holds are not recorded: commit first, and say --commit where git is not"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from conftest import demo
 
 from secondlook.errors import Mistake
-from secondlook.study import files, records, tables
+from secondlook.study import files, memory, records, tables
 from secondlook.study.experiment import Experiment, run
 
 RAW = "results/raw/demo/decay.csv"
@@ -250,6 +250,17 @@ def test_the_parts_of_a_run_are_added_up(project):
     made = records.provenance(experiment, experiment.setting("decay"), 1.0, earlier=[earlier, earlier])
     assert (made["parts"], made["wall_s"], made["peak_memory_mib"]) == (3, 6.0, 10**6)
     assert made["device"] == "another and cpu" and made["processor"].startswith("P and ")
+
+
+def test_the_peak_of_memory_is_a_process_own():
+    """Not that of the process that started it, which holds 256 MiB: ru_maxrss begins with them."""
+    code = "from secondlook.study.memory import peak_mib; print(peak_mib())"
+    held = f"import subprocess, sys; held = b'x' * 2**28; {code}; sys.stdout.flush(); subprocess.run([sys.executable, '-c', {code!r}])"
+    done = subprocess.run([sys.executable, "-c", held], capture_output=True, text=True, check=True)
+    first, own = map(float, done.stdout.split())
+    assert first > 256 and 0 < own
+    if memory.STATUS.exists() and "VmHWM" in memory.STATUS.read_text():
+        assert own < 128
 
 
 @pytest.mark.parametrize("options", [[], ["--commit", "0123456789", "--dirty"]])

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secondlook.curvature.averaging import spatial_average
+from secondlook.arguments import COUNT, one_of
+from secondlook.curvature.averaging import AVERAGING, spatial_average
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Vector
@@ -37,10 +38,8 @@ class Averaged:
 
     def __post_init__(self) -> None:
         check_estimator("method", self.method)
-        if not (isinstance(self.block_size, int) and self.block_size >= 1):
-            raise ValueError(f"block_size must be a positive integer, got {self.block_size!r}")
-        if self.averaging not in ("signed", "absolute"):
-            raise ValueError(f"averaging must be 'signed' or 'absolute', got {self.averaging!r}")
+        COUNT.check(block_size=self.block_size)
+        one_of(AVERAGING).check(averaging=self.averaging)
 
     @property
     def source(self) -> Source:

@@ -8,6 +8,8 @@ Deviations: the authors' code averages |D_j|, which is biased upwards: 'absolute
 import torch
 from torch import Tensor
 
+AVERAGING = ("signed", "absolute")
+
 
 def spatial_average(D: Tensor, block_size: int = 1, averaging: str = "signed") -> Tensor:
     """Block means of D, in the shape of D.

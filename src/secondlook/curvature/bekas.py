@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.arguments import COUNT
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
@@ -40,7 +41,7 @@ class Bekas:
     source = Source.GRAPH
 
     def __post_init__(self) -> None:
-        Hutchinson(self.probes)  # which checks the number
+        COUNT.check(probes=self.probes)
 
     def cost(self, params: Vector) -> Cost:
         """One product for each probe; see `Diagonal`."""

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secondlook.arguments import COUNT
 from secondlook.curvature.exact import basis
 from secondlook.curvature.objective import Objective, hessian_of
 from secondlook.curvature.products import GraphHessian, Operator, hvp
@@ -143,8 +144,7 @@ def fisher(
     tensor([[ 0.2500, -0.2500],
             [-0.2500,  0.2500]])
     """
-    if draws is not None and not (isinstance(draws, int) and draws >= 1):
-        raise ValueError(f"draws must be a positive integer or None, got {draws!r}")
+    COUNT.or_none().check(draws=draws)
 
     def factors(J: Tensor, f: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         p = torch.softmax(f, dim=1)

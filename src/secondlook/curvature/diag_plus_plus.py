@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.arguments import at_least
 from secondlook.curvature.exact import Exact
 from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
@@ -41,8 +42,7 @@ class DiagPlusPlus:
     source = Source.GRAPH
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.budget, int) and self.budget >= 3):
-            raise ValueError(f"budget must be an integer of at least 3, got {self.budget!r}")
+        at_least(3).check(budget=self.budget)
 
     def cost(self, params: Vector) -> Cost:
         """The budget, as far as it is spent; see `Diagonal`."""

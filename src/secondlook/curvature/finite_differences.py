@@ -20,11 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.arguments import POSITIVE, Must
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.hutchinson import ONE_PROBE
 from secondlook.curvature.objective import Cost, Objective
 from secondlook.curvature.products import Vector
 from secondlook.curvature.source import Source, check_estimator
+
+EVEN = Must("an even integer of at least 2", lambda x: isinstance(x, int) and x >= 2 and x % 2 == 0)
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,8 @@ class FiniteDifferences:
 
     def __post_init__(self) -> None:
         check_estimator("method", self.method, Source.GRAPH)
-        if not self.step > 0:
-            raise ValueError(f"step must be a number above zero, got {self.step!r}")
-        if not (isinstance(self.order, int) and self.order >= 2 and self.order % 2 == 0):
-            raise ValueError(f"order must be an even integer of at least 2, got {self.order!r}")
+        POSITIVE.check(step=self.step)
+        EVEN.check(order=self.order)
 
     def cost(self, params: Vector) -> Cost:
         """`order` gradients for each of the method's products; see `Diagonal`."""

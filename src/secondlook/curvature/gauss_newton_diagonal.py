@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.arguments import COUNT
 from secondlook.curvature.batches import apart
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost, Objective
@@ -50,10 +51,8 @@ class GaussNewtonDiagonal:
     source = Source.LAYERS
 
     def __post_init__(self) -> None:
-        for name in ("draws", "chunk_size"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1) and (name, value) != ("draws", None):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        COUNT.check(chunk_size=self.chunk_size)
+        COUNT.or_none().check(draws=self.draws)
 
     def cost(self, params: Vector) -> Cost:
         """A pass forward, and two backward for each draw; see `Diagonal`."""

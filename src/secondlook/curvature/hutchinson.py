@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.arguments import COUNT, one_of
 from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
 from secondlook.curvature.signs import random_words, signs
@@ -46,10 +47,8 @@ class Hutchinson:
     source = Source.GRAPH
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.probes, int) and self.probes >= 1):
-            raise ValueError(f"probes must be a positive integer, got {self.probes!r}")
-        if self.distribution not in DISTRIBUTIONS:
-            raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, got {self.distribution!r}")
+        COUNT.check(probes=self.probes)
+        one_of(DISTRIBUTIONS).check(distribution=self.distribution)
 
     def cost(self, params: Vector) -> Cost:
         """One product for each probe; see `Diagonal`."""

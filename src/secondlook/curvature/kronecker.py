@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn import Conv2d, Linear, Module, functional
 
+from secondlook.arguments import one_of
 from secondlook.curvature.gauss_newton import drawn_labels
 
 FISHERS = ("empirical", "mc", "exact")
@@ -266,10 +267,8 @@ def kronecker_factors(
     >>> G.diagonal().round(decimals=4)  # 2 / K, the second derivative of the mean of K = 2 squares
     tensor([1., 1.])
     """
-    if fisher not in FISHERS[1:]:
-        raise ValueError(f"fisher must be 'mc' or 'exact', got {fisher!r}")
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
+    one_of(FISHERS[1:]).check(fisher=fisher)
+    one_of(LIKELIHOODS).check(likelihood=likelihood)
     statistics = Statistics({name: layer for name, layer in model.named_modules() if supported(layer)}, batch_first)
     modes = [(layer, layer.training) for layer in statistics.layers.values()]
     try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.arguments import BETA, COUNT
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost
 from secondlook.curvature.products import Operator, Vector
@@ -39,9 +40,8 @@ class MeanSquare:
     source = Source.GRAPH
 
     def __post_init__(self) -> None:
-        Hutchinson(self.probes)  # which checks the number
-        if self.beta2 is not None and not 0 <= self.beta2 < 1:
-            raise ValueError(f"beta2 must be a number in [0, 1) or None, got {self.beta2!r}")
+        COUNT.check(probes=self.probes)
+        BETA.or_none().check(beta2=self.beta2)
 
     def cost(self, params: Vector) -> Cost:
         """One product for each probe; see `Diagonal`."""

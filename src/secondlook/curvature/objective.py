@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from secondlook.arguments import COUNT, one_of
 from secondlook.curvature.batches import Batches, Nested, apart, count
 from secondlook.curvature.products import GraphHessian, Operator, Vector, hvp, in_chunks, refuse_hidden
 
@@ -172,12 +173,9 @@ class Objective:
         chunk_size: int = 1,
         mode: str = "reverse",
     ):
-        if mode not in ("reverse", "forward"):
-            raise ValueError(f"mode must be 'reverse' or 'forward', got {mode!r}")
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-        if not (isinstance(chunk_size, int) and chunk_size >= 1):
-            raise ValueError(f"chunk_size must be a positive integer, got {chunk_size!r}")
+        one_of(("reverse", "forward")).check(mode=mode)
+        one_of(("mean", "sum")).check(reduction=reduction)
+        COUNT.check(chunk_size=chunk_size)
         if isinstance(loss_fn, nn.Module) or not callable(loss_fn):
             raise TypeError(
                 f"loss_fn must be a function (theta, x, y), or of_module(module, criterion), got {type(loss_fn).__name__}"

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.arguments import COUNT
 from secondlook.curvature.batches import apart
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost, Objective
@@ -51,10 +52,8 @@ class PerExample:
     source = Source.OBJECTIVE
 
     def __post_init__(self) -> None:
-        for name in ("probes", "groups", "chunk_size"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1) and (name, value) != ("groups", None):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        COUNT.check(probes=self.probes, chunk_size=self.chunk_size)
+        COUNT.or_none().check(groups=self.groups)
 
     def cost(self, params: Vector) -> Cost:
         """A gradient and a product for each probe; see `Diagonal`."""

@@ -38,6 +38,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from secondlook.arguments import COUNT
 from secondlook.curvature.batches import Nested, count
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost, Objective
@@ -65,7 +66,7 @@ class Preactivations:
     source = Source.LAYERS
 
     def __post_init__(self) -> None:
-        Hutchinson(self.probes)  # which checks the number
+        COUNT.check(probes=self.probes)
 
     def cost(self, params: Vector) -> Cost:
         """See `Diagonal`."""

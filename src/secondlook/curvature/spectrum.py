@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secondlook.arguments import COUNT, Must, at_least, one_of
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import hessian_of
 from secondlook.curvature.products import Operator
@@ -99,10 +100,8 @@ def eigenpairs(
     H = _operator(loss, params, data, **options)
     n = _size(H)
     most = n if most_products is None else min(n, most_products)
-    if which not in ENDS:
-        raise ValueError(f"which must be one of {', '.join(ENDS)}, got {which!r}")
-    if not (isinstance(count, int) and 1 <= count <= n):
-        raise ValueError(f"count must be an integer from 1 to {n}, got {count!r}")
+    one_of(ENDS).check(which=which)
+    Must(f"an integer from 1 to {n}", lambda x: COUNT.admits(x) and x <= n).check(count=count)
     for m, T in enumerate(lanczos(H, _normal(flat(H.params), generator), generator), 1):
         if m >= count and (m % CHECK_EVERY == 0 or m == most):
             mu, S, residuals = T.ritz()
@@ -171,8 +170,7 @@ def spectral_density(
     >>> round(density.moment(1), 4), round(density.moment(2), 4)
     (2.0, 4.0)
     """
-    if not steps >= 1 <= probes:
-        raise ValueError(f"steps and probes must be positive integers, got {steps!r} and {probes!r}")
+    COUNT.check(steps=steps, probes=probes)
     H, found = _operator(loss, params, data, **options), []
     for _ in range(probes):
         *_, T = (T for T, _ in zip(lanczos(H, _signs(H, 1, generator)[0], generator), range(steps), strict=False))
@@ -197,8 +195,7 @@ def trace(
     >>> round(trace(lambda theta: theta[0][0] ** 2 + 2 * theta[0][1] ** 2, [torch.ones(2)]), 4)
     6.0
     """
-    if not products >= 3:
-        raise ValueError(f"products must be an integer of at least 3, got {products!r}")
+    at_least(3).check(products=products)
     H = _operator(loss, params, data, **options)
     s = min(products // 3, _size(H))
     Q = torch.linalg.qr(_times(H, _signs(H, s, generator)).T).Q.T  # (s, n), orthonormal rows

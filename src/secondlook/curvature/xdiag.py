@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secondlook.arguments import at_least
 from secondlook.curvature.exact import Exact
 from secondlook.curvature.hutchinson import Hutchinson
 from secondlook.curvature.objective import Cost
@@ -50,8 +51,7 @@ class XDiag:
     source = Source.GRAPH
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.budget, int) and self.budget >= 2):
-            raise ValueError(f"budget must be an integer of at least 2, got {self.budget!r}")
+        at_least(2).check(budget=self.budget)
 
     def cost(self, params: Vector) -> Cost:
         """The budget, as far as it is spent; see `Diagonal`."""

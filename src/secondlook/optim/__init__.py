@@ -7,9 +7,10 @@ from here (Plain, Damped, LevenbergMarquardt, Absolute, TrustRegion).
 from secondlook.optim.adabelief import AdaBelief
 from secondlook.optim.adahessian import AdaHessian
 from secondlook.optim.compiled import compiled_step
+from secondlook.optim.directions import Absolute, Damped, Eigen, LevenbergMarquardt, Plain, Steihaug, TrustRegion
 from secondlook.optim.distributed import data_parallel
 from secondlook.optim.kfac import KFAC
-from secondlook.optim.newton import Absolute, Damped, Eigen, LevenbergMarquardt, Newton, Plain, Steihaug, TrustRegion
+from secondlook.optim.newton import Newton
 from secondlook.optim.oasis import OASIS
 from secondlook.optim.placement import Placement
 from secondlook.optim.sophia import Sophia

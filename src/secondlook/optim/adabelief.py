@@ -33,7 +33,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from secondlook.optim.base import BETAS, FLAG, NOT_NEGATIVE, Checked, refuse_sparse_and_complex
+from secondlook.arguments import BETAS, FLAG, NOT_NEGATIVE
+from secondlook.optim.base import Checked, refuse_sparse_and_complex
 
 
 class AdaBelief(Checked):

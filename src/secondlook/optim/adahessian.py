@@ -33,10 +33,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from secondlook.curvature.averaging import spatial_average
+from secondlook.arguments import BETAS, COUNT, FLAG, NOT_NEGATIVE, Must, one_of
+from secondlook.curvature.averaging import AVERAGING, spatial_average
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.hutchinson import ONE_PROBE
-from secondlook.optim.base import BETAS, COUNT, FLAG, NOT_NEGATIVE, SecondOrder
+from secondlook.optim.base import SecondOrder
 
 
 class AdaHessian(SecondOrder):
@@ -75,9 +76,9 @@ class AdaHessian(SecondOrder):
         "eps": NOT_NEGATIVE,
         "weight_decay": NOT_NEGATIVE,
         "decoupled": FLAG,
-        "hessian_power": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
+        "hessian_power": Must("a number from 0 to 1", lambda x: 0 <= x <= 1),
         "block_size": COUNT,
-        "averaging": ("'signed' or 'absolute'", lambda x: x in ("signed", "absolute")),
+        "averaging": one_of(AVERAGING),
         "every": COUNT,
     }
     KEPT = ("exp_avg", "exp_hessian_diag_sq")

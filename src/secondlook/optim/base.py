@@ -6,12 +6,12 @@
 A rule of second order is a subclass of SecondOrder with OPTIONS, KEPT and `_update`.
 """
 
-import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
+from secondlook.arguments import Must
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.gauss_newton import row_weights
 from secondlook.curvature.objective import Cost, Objective
@@ -19,24 +19,6 @@ from secondlook.curvature.products import GraphHessian, refuse_hidden
 from secondlook.curvature.source import Given, GraphLogits, Source, check_estimator
 
 SEED = 200600719  # of the probes, where no generator is given: the number of AdaHessian's paper
-
-NOT_NEGATIVE = ("a finite number, zero or more", lambda x: 0 <= x < math.inf)
-POSITIVE = ("a finite number above zero", lambda x: 0 < x < math.inf)
-BETA = ("a number in [0, 1)", lambda x: 0 <= x < 1)
-BETAS = ("two numbers in [0, 1)", lambda x: len(x) == 2 and all(0 <= beta < 1 for beta in x))
-COUNT = ("a positive integer", lambda x: isinstance(x, int) and x >= 1)
-FLAG = ("True or False", lambda x: isinstance(x, bool))
-
-
-def check(options: dict, rules: dict) -> None:
-    """ValueError for the first of `options` that is not what `rules` (name: what it must be, test) say."""
-    for name, (be, holds) in rules.items():
-        try:
-            valid = holds(options[name])
-        except TypeError:
-            valid = False
-        if not valid:
-            raise ValueError(f"{name} must be {be}, got {options[name]!r}")
 
 
 def evaluate(closure: Callable[[], Tensor | None], params: Iterable[Tensor]) -> tuple[Tensor | None, bool]:
@@ -86,7 +68,7 @@ class Checked(torch.optim.Optimizer):
     HOOKED          whether its curvature comes by hooks on the model, which the replay of a CUDA graph does not call
     """
 
-    OPTIONS: dict  # of a group: what each must be, and the test
+    OPTIONS: dict[str, Must]  # of a group
     HOOKED = False
 
     def differentiate(self, loss: Tensor, outputs: Tensor) -> None:
@@ -119,7 +101,8 @@ class Checked(torch.optim.Optimizer):
             raise
 
     def _check(self, group: dict) -> None:
-        check(group, self.OPTIONS)
+        for name, must in self.OPTIONS.items():
+            must.check(**{name: group[name]})
 
     def _of(self, name: str, params: Iterable[Tensor]) -> list:
         """The entry `name` of each parameter's state."""

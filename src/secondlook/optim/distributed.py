@@ -43,6 +43,7 @@ import torch.distributed
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from secondlook.arguments import one_of
 from secondlook.curvature.source import Source
 from secondlook.optim.base import SecondOrder
 
@@ -71,8 +72,7 @@ def data_parallel(optimizer: SecondOrder, model: DistributedDataParallel, probes
         raise TypeError(f"optimizer must be one of AdaHessian, OASIS and Sophia, got {type(optimizer).__name__}")
     if not isinstance(model, DistributedDataParallel):
         raise TypeError(f"model must be a DistributedDataParallel, got {type(model).__name__}")
-    if probes not in PROBES:
-        raise ValueError(f"probes must be one of {', '.join(PROBES)}, got {probes!r}")
+    one_of(PROBES).check(probes=probes)
     if probes == "equal" and optimizer.diagonal.source is Source.LOGITS:
         name = type(optimizer.diagonal).__name__
         raise ValueError(f"probes must be independent for {name}: its labels are of each rank's own rows")

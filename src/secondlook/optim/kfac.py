@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from secondlook.arguments import BETA, COUNT, FLAG, NOT_NEGATIVE, POSITIVE, Must, one_of
 from secondlook.curvature.gauss_newton import ONE_PASS_BACKWARD
 from secondlook.curvature.kronecker import (
     FISHERS,
@@ -45,23 +46,12 @@ from secondlook.curvature.kronecker import (
     supported,
 )
 from secondlook.curvature.objective import Cost
-from secondlook.optim.base import (
-    BETA,
-    COUNT,
-    FLAG,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Checked,
-    check,
-    no_gradient_scaler,
-    refuse_sparse_and_complex,
-)
+from secondlook.optim.base import Checked, no_gradient_scaler, refuse_sparse_and_complex
 from secondlook.optim.placement import Exchange, Placement
 
 SEED = 150305671  # of the drawn targets, where no generator is given: the paper's number
 FACTORS, INVERSES = ("A", "G", "estimates"), ("A_inverse", "G_inverse")  # state of a layer's weight
-FLAG_OR_NONE = ("True, False or None", lambda x: x is None or isinstance(x, bool))
-POSITIVE_OR_INFINITE = ("a number above zero; math.inf for no clip", lambda x: 0 < x <= math.inf)
+POSITIVE_OR_INFINITE = Must("a number above zero; math.inf for no clip", lambda x: 0 < x <= math.inf)
 
 
 class KFAC(Checked):
@@ -150,10 +140,9 @@ class KFAC(Checked):
         generator: torch.Generator | None = None,
         placement: Placement | None = None,
     ):
-        one_of = {"fisher": FISHERS, "likelihood": LIKELIHOODS}
-        rules = {name: (f"one of {', '.join(names)}", lambda x, names=names: x in names) for name, names in one_of.items()}
-        rules["batch_first"] = FLAG_OR_NONE
-        check({"fisher": fisher, "likelihood": likelihood, "batch_first": batch_first}, rules)
+        one_of(FISHERS).check(fisher=fisher)
+        one_of(LIKELIHOODS).check(likelihood=likelihood)
+        FLAG.or_none().check(batch_first=batch_first)
         defaults = dict(lr=lr, momentum=momentum, damping=damping, factor_decay=factor_decay, kl_clip=kl_clip)
         defaults |= dict(weight_decay=weight_decay, decoupled=decoupled)
         defaults |= dict(factors_every=factors_every, inverses_every=inverses_every)

@@ -36,10 +36,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from secondlook.arguments import BETA, COUNT, FLAG, NOT_NEGATIVE, POSITIVE
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.hutchinson import ONE_PROBE
 from secondlook.curvature.source import Given
-from secondlook.optim.base import BETA, COUNT, FLAG, NOT_NEGATIVE, POSITIVE, SecondOrder, check
+from secondlook.optim.base import SecondOrder
 
 
 class OASIS(SecondOrder):
@@ -97,7 +98,8 @@ class OASIS(SecondOrder):
         diagonal: Diagonal = ONE_PROBE,
         generator: torch.Generator | None = None,
     ):
-        check({"adaptive": adaptive, "warmup": warmup}, {"adaptive": FLAG, "warmup": COUNT})
+        FLAG.check(adaptive=adaptive)
+        COUNT.check(warmup=warmup)
         self.adaptive = adaptive
         self.warmup = warmup
         defaults = dict(lr=lr, beta2=beta2, alpha=alpha, weight_decay=weight_decay, every=every, growth=math.inf)

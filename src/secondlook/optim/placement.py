@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import Module
 
+from secondlook.arguments import SHARE
 from secondlook.curvature.kronecker import Factors, Sums, factor_sizes
 
 
@@ -52,8 +53,7 @@ class Placement:
     process_group: distributed.ProcessGroup | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.share, int | float) and 0 < self.share <= 1):
-            raise ValueError(f"share must be a number above zero, at most one, got {self.share!r}")
+        SHARE.check(share=self.share)
 
     def workers(self, ranks: int) -> int:
         """w: how many of so many `ranks` hold the inverses of a layer."""

@@ -31,9 +31,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from secondlook.arguments import BETAS, COUNT, NOT_NEGATIVE, POSITIVE
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.hutchinson import ONE_PROBE
-from secondlook.optim.base import BETAS, COUNT, NOT_NEGATIVE, POSITIVE, SecondOrder
+from secondlook.optim.base import SecondOrder
 
 
 class Sophia(SecondOrder):

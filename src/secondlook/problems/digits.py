@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from secondlook.arguments import Must
+
 COUNT = 1797  # pictures
 CLASSES = 10
 SIDE = 8  # pixels
@@ -21,8 +23,7 @@ def digits(examples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
     Raises ValueError where there are not so many.
     """
-    if not 0 < examples <= COUNT:
-        raise ValueError(f"examples must be a number from 1 to {COUNT}, got {examples}")
+    Must(f"a number from 1 to {COUNT}", lambda x: 0 < x <= COUNT).check(examples=examples)
     x, y = _all()
     chosen = torch.randperm(COUNT, generator=generator)[:examples]
     return x[chosen], y[chosen]

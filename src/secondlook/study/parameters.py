@@ -9,26 +9,18 @@ A parameter's type is its check. The types below are `Annotated` with a sentence
         learning_rates: tuple[Positive, ...]
 """
 
-import dataclasses
 import difflib
 import math
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
+from secondlook.arguments import Must
 from secondlook.errors import Mistake
 
 Built = TypeVar("Built")
 LARGEST: dict[type, float] = {float: 3.4e38, int: 2**63 - 1}  # what float32 and int64 hold, in which it is computed
 LARGEST_SEED = 2**31 - 1  # every generator takes it, and those of seeds derived from it
-
-
-@dataclasses.dataclass(frozen=True)
-class Must:
-    """`be`: what the value must be, as the message says it. `holds`: whether it is."""
-
-    be: str
-    holds: typing.Callable
 
 
 def _integer(x: object) -> bool:
@@ -39,20 +31,20 @@ def _number(x: object) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf
 
 
-PositiveInt = Annotated[int, Must("be a positive integer", lambda x: _integer(x) and x > 0)]
-Count = Annotated[int, Must("be an integer, zero or more", lambda x: _integer(x) and x >= 0)]
-Number = Annotated[float, Must("be a finite number", _number)]
-Positive = Annotated[float, Must("be a positive number", lambda x: _number(x) and x > 0)]
-NonNegative = Annotated[float, Must("be a number, zero or more", lambda x: _number(x) and x >= 0)]
-Fraction = Annotated[float, Must("be a number from 0 to 1", lambda x: _number(x) and 0 <= x <= 1)]
-Seed = Annotated[int, Must(f"be an integer from 0 to {LARGEST_SEED}", lambda x: _integer(x) and 0 <= x <= LARGEST_SEED)]
-Flag = Annotated[bool, Must("be true or false", lambda x: isinstance(x, bool))]
-Text = Annotated[str, Must("be a text", lambda x: isinstance(x, str))]
+PositiveInt = Annotated[int, Must("a positive integer", lambda x: _integer(x) and x > 0)]
+Count = Annotated[int, Must("an integer, zero or more", lambda x: _integer(x) and x >= 0)]
+Number = Annotated[float, Must("a finite number", _number)]
+Positive = Annotated[float, Must("a positive number", lambda x: _number(x) and x > 0)]
+NonNegative = Annotated[float, Must("a number, zero or more", lambda x: _number(x) and x >= 0)]
+Fraction = Annotated[float, Must("a number from 0 to 1", lambda x: _number(x) and 0 <= x <= 1)]
+Seed = Annotated[int, Must(f"an integer from 0 to {LARGEST_SEED}", lambda x: _integer(x) and 0 <= x <= LARGEST_SEED)]
+Flag = Annotated[bool, Must("true or false", lambda x: isinstance(x, bool))]
+Text = Annotated[str, Must("a text", lambda x: isinstance(x, str))]
 
 
 def one_of(*names: str) -> Any:
     """The type of a text that is one of `names`."""
-    return Annotated[str, Must(f"be one of {', '.join(names)}", lambda x: x in names)]
+    return Annotated[str, Must(f"one of {', '.join(names)}", lambda x: x in names)]
 
 
 def known_keys(given: Iterable, known: Iterable[str], where: str, what: str = "key") -> None:
@@ -90,8 +82,8 @@ def checked(kind: Any, value: Any, what: str) -> Any:
     """`value` as the annotated type `kind`, one of the types above. Raises Mistake where it is none, or too large to compute
     with; `what` names it there."""
     base, must = typing.get_args(kind)
-    if not must.holds(value):
-        raise Mistake(f"{what} must {must.be}, got {value!r}")
+    if not must.admits(value):
+        raise Mistake(f"{what} must be {must.be}, got {value!r}")
     if base in LARGEST and abs(value) > LARGEST[base]:
         raise Mistake(f"{what} must be at most {LARGEST[base]:.3g} in size, got {value!r}")
     return base(value)

@@ -10,7 +10,6 @@ it.
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ import pandas as pd
 from secondlook.errors import Mistake
 from secondlook.study.experiment import COLUMNS, Experiment, Setting
 from secondlook.study.files import read_yaml
+from secondlook.study.memory import peak_mib
 from secondlook.study.results import Results
 from secondlook.study.sources import digests
 from secondlook.study.tables import read_table
@@ -107,9 +107,7 @@ def _machine(device: str) -> dict:
         "threads": torch.get_num_threads() if torch else 1,
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}}
         | ({"cuda": torch.version.cuda} if gpu else {}),
-        "peak_memory_mib": round(
-            torch.cuda.max_memory_allocated() / 2**20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        ),
+        "peak_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20 if gpu else peak_mib()),
     }
 
 

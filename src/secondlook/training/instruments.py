@@ -46,6 +46,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from secondlook.arguments import COUNT, Must
 from secondlook.curvature.batches import count
 from secondlook.curvature.objective import Objective
 from secondlook.curvature.products import Operator
@@ -54,6 +55,7 @@ from secondlook.curvature.vectors import split
 from secondlook.training.path import Path
 
 MULTIPLES = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)  # -1 is the start of the epoch, 0 its end
+EVERY = Must("1 or an integer above 2", lambda x: isinstance(x, int) and (x == 1 or x > 2))
 
 
 class LocalShape:
@@ -78,8 +80,7 @@ class LocalShape:
         multiples: tuple[float, ...] = MULTIPLES,
         generator: torch.Generator | None = None,
     ):
-        if not (isinstance(every, int) and every >= 1):
-            raise ValueError(f"every must be a positive integer, got {every!r}")
+        COUNT.check(every=every)
         self.objective, self.every, self.products, self.tolerance = objective, every, products, tolerance
         self.multiples, self.generator = multiples, generator
 
@@ -115,8 +116,7 @@ class Recorder:
         shape: LocalShape | None = None,
         every: int = 1,
     ):
-        if not (isinstance(every, int) and (every == 1 or every > 2)):
-            raise ValueError(f"every must be 1 or an integer above 2, got {every!r}")
+        EVERY.check(every=every)
         params = [p for group in optimizer.param_groups for p in group["params"]]
         self.epochs = Path(params, size, seed)
         self.inner = Path(params, size=0)  # of this epoch

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
 
+from secondlook.arguments import COUNT
 from secondlook.curvature.objective import Cost
 from secondlook.errors import Diverged
 from secondlook.training.checkpoint import Checkpoints
@@ -101,9 +102,7 @@ class Run:
         for name, (x, y) in given.items():
             if len(x) != len(y) or not len(x):
                 raise ValueError(f"{name} must be two tensors of one length above zero, got {len(x)} and {len(y)} examples")
-        for name, count in {"epochs": epochs, "batch_size": batch_size}.items():
-            if not (isinstance(count, int) and count >= 1):
-                raise ValueError(f"{name} must be a positive integer, got {count!r}")
+        COUNT.check(epochs=epochs, batch_size=batch_size)
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.train, self.test, self.held_out = train, test, held_out
         self.rules = list(rules)

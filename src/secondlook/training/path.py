@@ -35,6 +35,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from secondlook.arguments import COUNT, at_least
 from secondlook.curvature.vectors import flat
 
 
@@ -42,8 +43,7 @@ class Sketch:
     """S for vectors x (n,): `sketch(x)` is S x (size,), of the type and device of x. The same `seed` gives the same S."""
 
     def __init__(self, n: int, size: int, seed: int = 0, device: torch.device | str = "cpu"):
-        if not (isinstance(size, int) and size >= 1):
-            raise ValueError(f"size must be a positive integer, got {size!r}")
+        COUNT.check(size=size)
         self.size = size
         generator = torch.Generator().manual_seed(seed)  # on the host, so that every device sees the same S
         self.signed = torch.randint(2 * size, (n,), generator=generator).to(device)  # bucket, or size + bucket for sign -1
@@ -75,8 +75,7 @@ class Path:
         self.params = list(params)
         if not self.params:
             raise ValueError("params must hold at least one tensor, got none")
-        if size is not None and not (isinstance(size, int) and size >= 0):
-            raise ValueError(f"size must be None or an integer, zero or more, got {size!r}")
+        at_least(0).or_none().check(size=size)
         self.size = size
         self.restart()
         n = len(self.start)

@@ -47,6 +47,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from secondlook.arguments import BETA, BETWEEN, NOT_NEGATIVE, POSITIVE
 from secondlook.curvature.vectors import flat, split
 
 Evaluate = Callable[[], float]
@@ -99,8 +100,7 @@ class AdaptiveRate(Rule):
     STATE = ("end", "step")
 
     def __init__(self, optimizer: Optimizer, schedule: LRScheduler | None = None, c: float = 0.05):
-        if not 0 <= c < 1:
-            raise ValueError(f"c must be a number in [0, 1), got {c!r}")
+        BETA.check(c=c)
         self.optimizer, self.schedule, self.c = optimizer, schedule, c
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
         self.end = _values(self.params)  # of the epoch before
@@ -137,10 +137,8 @@ class CarefulRate(Rule):
         factor: float = 0.8,
         model: nn.Module | None = None,
     ):
-        if not 0 <= rise < math.inf:
-            raise ValueError(f"rise must be a finite number, zero or more, got {rise!r}")
-        if not 0 < factor < 1:
-            raise ValueError(f"factor must be a number between 0 and 1, got {factor!r}")
+        NOT_NEGATIVE.check(rise=rise)
+        BETWEEN.check(factor=factor)
         self.optimizer, self.schedule, self.rise, self.factor, self.model = optimizer, schedule, rise, factor, model
         self.last = math.inf  # the loss to compare with
         self.cuts = 0
@@ -195,8 +193,7 @@ class Walk:
     stride: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.stride < math.inf:
-            raise ValueError(f"stride must be a finite number above zero, got {self.stride!r}")
+        POSITIVE.check(stride=self.stride)
 
     def __call__(self, loss_at: Callable[[float], float]) -> float:
         loss = loss_at(0.0)
