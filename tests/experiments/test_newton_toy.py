@@ -10,7 +10,8 @@ import torch
 from experiments.newton_toy import double_well, loops, methods
 from experiments.newton_toy.accounting import nodes
 from experiments.newton_toy.closed_forms import bound, eigenbasis, loss_after, steps_to_reduce
-from secondlook.optim.directions import Plain
+from secondlook.optim import Newton
+from secondlook.optim.directions import Absolute, Plain, TrustRegion
 from secondlook.problems.quadratics import rotated, rotation, spectrum
 
 SIZE, N, LR, STEPS = 5, 25, 0.1, 40  # the document's
@@ -129,12 +130,37 @@ def test_who_ends_at_the_saddle(name):
     assert (double_well.hessian(end)[0, 0] < 0) == (name in ("Newton", "damped Newton"))
 
 
-def test_damped_newton_is_the_librarys():
-    start = np.array([0.3, -0.7])
-    walks = [
-        list(double_well.walk(start, step, 20, 1e-6)) for step in (STEPPERS["damped Newton"], methods.newton(Plain(), lr=0.1))
-    ]
-    np.testing.assert_allclose(*walks, rtol=0, atol=1e-13)  # of order 1, 20 times a few roundings
+def librarys(direction, lr=1.0) -> double_well.Stepper:
+    """The optimiser itself, which differentiates."""
+    parameter = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = Newton([parameter], lr, direction=direction)
+
+    def step(theta):
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(theta))
+        optimizer.step(lambda: double_well.value(parameter))
+        return parameter.detach().numpy().copy()
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "name, direction, lr",
+    [
+        ("Newton", Plain(), 1.0),
+        ("damped Newton", Plain(), 0.1),
+        ("Levenberg", methods.Levenberg(0.5), 1.0),
+        ("absolute-value Newton", Absolute(), 1.0),
+        ("trust-region Newton", TrustRegion(0.25, 1.0), 1.0),
+    ],
+)
+@pytest.mark.parametrize("start", [(0.3, -0.7), (0.1, 0.2), (0.5, 0.2), (-0.9, 0.4)])
+def test_walks_are_those_of_the_librarys_newton(name, direction, lr, start):
+    """Of order 1, at most 20 times a few roundings, which a step multiplies by ten at most."""
+    steps = (methods.steppers(lr=0.1, margin=0.5, radius=0.25, max_radius=1.0)[name], librarys(direction, lr))
+    ours, theirs = (list(double_well.walk(np.array(start), step, 20, 1e-6)) for step in steps)
+    assert len(ours) == len(theirs) > 3
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
 def test_levenberg_shifts_the_least_eigenvalue_to_the_margin():
