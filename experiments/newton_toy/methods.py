@@ -8,7 +8,7 @@
     trust-region Newton     p = argmin g^T p + p^T H p / 2  over  |p| <= radius
 
 All but the first and the third go in the library's directions, and the radius follows its rule. f, g and H are in closed form
-here, where the library's Newton differentiates, as its walks take many times as long. Damped Newton takes a hundred steps a walk
+here: the library's Newton differentiates, and a walk of it takes many times as long. Damped Newton takes a hundred steps
 and is written out. A test holds every walk equal to that of the library's optimiser.
 
 Source: Dauphin et al. (2014) for the absolute value; Nocedal and Wright (2006), algorithm 4.1 for the radius and section 4.3

@@ -4,10 +4,10 @@
     for row in train(run, Checkpoints(folder)):
         print(row["epoch"], row["test_accuracy"])
 
-Data are tensors on the model's device, all of them; a batch is x[i], y[i] for the next indices i of a random permutation, drawn
-anew for every epoch. Every epoch sees every example once: its last batch holds what is left, and may be smaller.
+All data are tensors on the model's device. A batch is x[i], y[i] for the next indices i of a random permutation, which is drawn
+anew for every epoch. Every epoch sees every example once, so its last batch may be smaller than the others.
 
-After an epoch the `rules` act, in their order, before the network is judged; see `rules`.
+The `rules` act after an epoch, in their order and before the network is judged; see `rules`.
 
 Row of an epoch (from 1), every value a number:
     lr                      of the first group, in this epoch
@@ -16,15 +16,15 @@ Row of an epoch (from 1), every value a number:
     test_accuracy           share of them whose largest output is the label; nan where labels are not whole numbers
     gradients, products     work so far, in passes over a batch: gradients (with those of estimates), Hessian-vector products
     gradient_equivalents    the same as one number: gradients + 2 products, by the count of matrix products
-    seconds                 of training so far: steps with their preparation, and rules, without evaluation and checkpoints;
-                            where others run beside it, no time of its own
+    seconds                 that its training has taken: steps, with the preparation of their batches, and rules. Evaluation and
+                            checkpoints are left out. Where other runs train at the same time, the seconds are shared
     diverged                1 from the epoch in which the loss was not finite
 
-A run that diverges ends, and does not raise. Its rows go on to the last epoch, with diverged = 1 and nan for all else but the
-epoch, so that no mean or count loses it unnoticed; `run.diverged` says at which step.
+A run that diverges ends and does not raise. Its rows go on to the last epoch, with diverged = 1 and nan in every column but the
+epoch, so that no mean or count loses it unnoticed. `run.diverged` says at which step it was.
 
-Resumed from a checkpoint, a run on a CPU gives the same bits as one that was never stopped, `seconds` apart. A model that draws
-from torch's global generator (dropout) does not: that state is not the run's.
+A run that resumes from a checkpoint on a CPU gives the same bits as one that was never stopped, except for `seconds`. A model
+that draws from torch's global generator, as dropout does, gives others, because that generator's state is not the run's.
 """
 
 import math
