@@ -190,34 +190,35 @@ class Steady(Shared):
 
 @case(Steady)
 def steady(p: Steady, seed: int):
-    """Each optimiser's path until it arrives, see `reduction`, or to the last epoch: `arrival`, the number of its steps, and
-    the numbers of `steadiness`."""
+    """Each optimiser's path until it arrives, see `reduction`, or to the last epoch: the number of its steps; mean cosines of
+    neighbouring steps, of neighbouring pieces of `piece` steps, and of a piece and the way from its start to the minimum; the
+    distance that the pieces travel over the displacement."""
     known = p.line
     target = p.reduction * known.excess(np.array(p.start))
     for method, lr in p.rates.items():
         line = model(p.start)
         optimizer = OPTIMISERS[method](line, lr)
-        walked = listening(optimizer, line)
+        walked, pieces = listening(optimizer, line), Path(line.parameters())
         for _ in losses(p, step_of(optimizer, line), seed):
+            if len(walked) % p.piece == 0:
+                pieces.record()
             if known.excess(theta(line)) <= target:
                 break
-        found = {"arrival": len(walked), "cosine of steps": walked.cosines.nanmean().item()}
-        found |= steadiness(places(walked)[:: p.piece], known.minimum)
+        found = {
+            "arrival": len(walked),
+            "cosine of steps": walked.cosines.nanmean().item(),
+            "cosine of pieces": pieces.cosines.nanmean().item(),
+            "aim": aim(pieces, known.minimum),
+            "detour": pieces.travelled / pieces.displacement,
+        }
         for metric, value in found.items():
             yield {"method": method, "lr": lr, "step": 0, "metric": metric, "value": value}
 
 
-def steadiness(corners: np.ndarray, minimum: np.ndarray) -> dict[str, float]:
-    """Of the pieces between `corners` (pieces + 1, 2): the mean cosine of neighbours; the mean cosine between a piece and the
-    way from its start to the minimum (`aim`); the distance that they travel over the displacement (`detour`)."""
-    pieces, ways = np.diff(corners, axis=0), minimum - corners[:-1]
-    lengths = np.linalg.norm(pieces, axis=1)
-    units = pieces / lengths[:, None]
-    return {
-        "cosine of pieces": np.mean(np.sum(units[1:] * units[:-1], axis=1)),
-        "aim": np.mean(np.sum(units * ways, axis=1) / np.linalg.norm(ways, axis=1)),
-        "detour": lengths.sum() / np.linalg.norm(corners[-1] - corners[0]),
-    }
+def aim(pieces: Path, minimum: np.ndarray) -> float:
+    """Mean cosine between a piece and the way from its start to the minimum."""
+    moved, ways = pieces.steps.double().numpy(), minimum - places(pieces)[:-1]
+    return np.mean(np.sum(moved * ways, axis=1) / (np.linalg.norm(moved, axis=1) * np.linalg.norm(ways, axis=1)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from secondlook.optim import KFAC, Newton
 from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
 from secondlook.study.text import fill
+from secondlook.training import path
 
 EXPERIMENT = Experiment(ROOT, "linear_regression")
 data, experiment = (EXPERIMENT.part(name) for name in ("data", "experiment"))
@@ -69,10 +70,15 @@ def test_newton_takes_the_line_to_its_minimum_in_one_step_and_k_fac_s_factors_ar
     assert experiment.theta(line) == pytest.approx(known.minimum)
 
 
-def test_steadiness_by_hand():
-    corners = np.array([[0.0, 0], [3, 0], [3, 4]])
-    found = experiment.steadiness(corners, np.array([3.0, 4]))
-    assert found == pytest.approx({"cosine of pieces": 0, "aim": (3 / 5 + 1) / 2, "detour": 7 / 5})
+def test_aim_by_hand():
+    line = experiment.model((0.0, 0.0)).double()
+    pieces = path.Path(line.parameters())
+    for m, b in [(3.0, 0.0), (3.0, 4.0)]:
+        with torch.no_grad():
+            line.weight.fill_(m)
+            line.bias.fill_(b)
+        pieces.record()
+    assert experiment.aim(pieces, np.array([3.0, 4])) == pytest.approx((3 / 5 + 1) / 2)
 
 
 def test_demo_agrees_with_a_loop_written_out():
