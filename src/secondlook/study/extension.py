@@ -16,7 +16,19 @@ from secondlook.errors import Mistake
 from secondlook.study.experiment import Setting
 from secondlook.study.records import parts_of, together
 
-OF_PART = ("settings", "commit", "dirty", "sources", "data", "versions", "device", "processor", "system", "threads", "wall_s")
+OF_PART: tuple[str, ...] = (
+    "settings",
+    "commit",
+    "dirty",
+    "sources",
+    "data",
+    "versions",
+    "device",
+    "processor",
+    "system",
+    "threads",
+    "wall_s",
+)
 OF_PART += ("peak_memory_mib", "rows")
 
 Made = tuple[pd.DataFrame, dict]  # a table and its record
