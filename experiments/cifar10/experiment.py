@@ -9,10 +9,13 @@ A cell is one network in training: a method, a factor on its learning rate, a pr
 the same seed start from the same weights and see the same batches and crops.
 
 `quick`, `quick_rates`, `quick_frequency` and `quick_absolute` ask the same of a lease of fifteen minutes: as many epochs as its
-pace allows, by a declared rule.
+pace allows, by a declared rule. `residual` and its kin ask it of a processor: ResNet-8, all images, 12 epochs; and of SGD
+and AdamW with as many epochs as AdaHessian's run pays for.
 
-Hardware: the residual networks need a GPU. `small` and `small_rates` are a study of their own on one CPU core: a network of
-three convolutions on the first 2,560 images, half an hour together.
+`first_steps` is no comparison: loss and |theta| in the first steps of ResNet-20 at the paper's rate, and at a tenth of it.
+
+Hardware: ResNet-20 and ResNet-32 need a GPU. `small` and its kin are a study of their own on one CPU core: a network of three
+convolutions on the first 5,120 images, hours together. `residual` and its kin take days of one core.
 """
 
 import math
@@ -23,8 +26,10 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from torch.nn.utils import get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
+from secondlook.errors import Mistake
 from secondlook.problems.cifar10 import METHODS, PRECISIONS, network, prepare
 from secondlook.problems.images import ARRAY, CLASSES, SHAPE, Images, cifar10
 from secondlook.study.cells import SHARED, kept
@@ -68,8 +73,15 @@ class Params:
     "precision",
     "rates",
     "quick_rates",
+    "residual_rates",
+    "residual_pilot",
+    "residual",
+    "residual_longer",
     "small_rates",
     "small",
+    "small_fine_rates",
+    "small_robustness",
+    "small_tuned",
     place=True,
 )
 def run(params: Params, seed: int, place: Place):
@@ -170,6 +182,36 @@ def _epoch(run: Run):
     while len(run.rows) == done:
         run.advance(1)
         yield None
+
+
+@dataclass(frozen=True)
+class Begun(Params):
+    """The first `steps` of an epoch, for each number of gentle epochs in `starts`, which stands in place of `gentle`."""
+
+    steps: PositiveInt
+    starts: tuple[Count, ...]
+
+
+@case(Begun, place=True)
+def first_steps(params: Begun, seed: int, place: Place):
+    """Loss and |theta| of each method from one step to the next, from a gentle start and from one at the full rate."""
+    for method, gentle in product(params.methods, params.starts):
+        cell = {"seed": seed, "method": method, "gentle": gentle, "factor": 1.0, "precision": params.precisions[0]}
+        yield from kept(place, cell, lambda folder, cell=cell: _begun(replace(params, gentle=cell["gentle"]), place, cell))
+
+
+def _begun(params: Begun, place: Place, cell: dict):
+    """After so many steps, from none on: the loss on the next batch, and |theta|. Of a run that diverges, until then."""
+    run = _made(params, place, cell)
+    if params.steps > run.batches:
+        raise Mistake(f"'steps' must be at most {run.batches}, the batches of an epoch, got {params.steps}")
+    for step in range(params.steps):
+        size = get_total_norm(run.model.parameters()).item()
+        run.advance(1)
+        if run.diverged:
+            return
+        for metric, value in {"loss": float(run.losses[step]), "size": size}.items():
+            yield {"method": cell["method"], "gentle": cell["gentle"], "step": step, "metric": metric, "value": value}
 
 
 class Schedule:

@@ -8,13 +8,22 @@ from secondlook.problems.published import TABLE_2, TABLE_6, TABLE_8_ACCURACY, TA
 from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
-from .names import OPTIMISERS, every
-from .selections import CHANCE, accuracies, by_factor, effort, epochs
+from .names import OPTIMISERS, STARTS, every
+from .selections import CHANCE, accuracies, at_equal_work, begun, by_factor, effort, epochs
 
+NETWORKS = {"quick": "ResNet-20, few epochs", "residual": "ResNet-8, 12 epochs"}  # of a case; the others have the small one
 AGAINST = {"epoch": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 
 
-@figure(cases={"resnet20_curves": "resnet20", "resnet32_curves": "resnet32", "small_curves": "small"})
+@figure(
+    cases={
+        "resnet20_curves": "resnet20",
+        "resnet32_curves": "resnet32",
+        "residual_curves": "residual",
+        "small_curves": "small",
+        "small_tuned_curves": "small_tuned",
+    }
+)
 def curves(rows: pd.DataFrame, case: str) -> Figure:
     """Shows: test accuracy and loss against epochs, work and time, means over seeds; bands are ranges over seeds."""
     against = {label: name for label, name in AGAINST.items() if name is None or len(epochs(rows, case, name))}
@@ -52,13 +61,20 @@ def accuracy(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@figure(cases={"quick_accuracy": "quick", "small_accuracy": "small"})
+@figure(
+    cases={
+        "quick_accuracy": "quick",
+        "residual_accuracy": "residual",
+        "small_accuracy": "small",
+        "small_tuned_accuracy": "small_tuned",
+    }
+)
 def beside_the_paper(rows: pd.DataFrame, case: str) -> Figure:
     """Shows: the paper's Table 2 for ResNet-20, beside the accuracy after the last epoch here."""
     figure, (stated, measured) = style.axes(1, 2, height=2.5)
     _stated(stated, "ResNet-20")
     comparisons.spreads(measured, accuracies(rows, case)[list(OPTIMISERS)])
-    measured.set(title="small network, here" if case == "small" else "ResNet-20, few epochs, here", xlabel="last epoch, %")
+    measured.set(title=f"{NETWORKS.get(case, 'small network')}, here", xlabel="last epoch, %")
     return figure
 
 
@@ -88,7 +104,9 @@ def frequency(rows: pd.DataFrame) -> Figure:
         "variants": ("resnet20", "variants"),
         "quick_frequency": ("quick", "quick_frequency"),
         "quick_absolute": ("quick", "quick_absolute"),
+        "residual_variants": "residual",
         "small_variants": "small",
+        "small_tuned_variants": "small_tuned",
     }
 )
 def variants(rows: pd.DataFrame, *cases: str) -> Figure:
@@ -108,7 +126,49 @@ def variants(rows: pd.DataFrame, *cases: str) -> Figure:
     return figure
 
 
-@figure(cases={"rate_sweep": "rates", "quick_rate_sweep": "quick_rates", "small_rate_sweep": "small_rates"})
+@figure("residual", "residual_longer")
+def equal_work(rows: pd.DataFrame) -> Figure:
+    """Shows: accuracy of AdaHessian and of first-order methods that had as many gradient equivalents, and so more epochs."""
+    figure, (left, right) = style.axes(1, 2, height=2.5)
+    comparisons.spreads(left, at_equal_work(rows, "test_accuracy"))
+    left.set(xlabel="last epoch, %")
+    for case, methods in {"residual": ["AdaHessian"], "residual_longer": ["SGD", "AdamW"]}.items():
+        spent = epochs(rows, case, "gradient_equivalents")
+        comparisons.curves(right, epochs(rows, case, "test_accuracy"), methods, spent)
+    right.set(xlabel="gradient equivalents", ylabel="test accuracy, %")
+    return figure
+
+
+@figure("first_steps")
+def first_steps(rows: pd.DataFrame) -> Figure:
+    """Shows: loss and |theta| from step to step, from a gentle start and from one at the full rate; a line is a seed."""
+    losses, sizes = begun(rows, "loss"), begun(rows, "size")
+    methods = losses.index.unique("method")
+    figure, panels = style.axes(2, len(methods), height=3.8, sharex=True, sharey="row")
+    for table, line, label in ((losses, panels[0], "loss"), (sizes, panels[1], r"$|\theta|$")):
+        for panel, method in zip(line, methods, strict=True):
+            for gentle, name in STARTS.items():
+                for at, (_, values) in enumerate(table.loc[(method, gentle)].iterrows()):
+                    drawn = {"linestyle": ":" if gentle else "-", "linewidth": 1, "label": None if at else name}
+                    panel.semilogy(values.index, values, color=style.COLOUR[method], **drawn)
+        line[0].set(ylabel=label)
+    for panel, below, method in zip(*panels, methods, strict=True):
+        panel.set(title=method)
+        below.set(xlabel="steps")
+        panel.legend()
+    return figure
+
+
+@figure(
+    cases={
+        "rate_sweep": "rates",
+        "quick_rate_sweep": "quick_rates",
+        "residual_rate_sweep": "residual_rates",
+        "small_rate_sweep": "small_rates",
+        "small_fine_rate_sweep": "small_fine_rates",
+        "small_robustness": "small_robustness",
+    }
+)
 def rate_sweep(rows: pd.DataFrame, case: str) -> Figure:
     """Shows: accuracy by the factor on each method's learning rate, beside the paper's Table 6."""
     figure, (stated, measured) = style.axes(1, 2, height=2.7)

@@ -1,7 +1,7 @@
 """Accuracy in per cent, differences in points: paired by seed, with t intervals; the cost of a run over SGD's.
 
-Differences come in families: the six comparisons of a case, its variants, the drops of the others. A family's intervals hold
-together and give the words, as in `secondlook.study.comparison`.
+Differences come in families: the six comparisons of a case, its variants, the drops of the others, those at equal work. A
+family's intervals hold together and give the words, as in `secondlook.study.comparison`.
 """
 
 import numpy as np
@@ -14,12 +14,13 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, median, paired, welch_published
 from secondlook.study.text import fixed, interval, key, number
 
-from .names import PACE, every
-from .selections import accuracies, by_factor, epochs, totals
+from .names import PACE, STARTS, every
+from .selections import accuracies, at_equal_work, begun, by_factor, epochs, totals
 
 DECADE = 10  # robustness is asked up to so many times the best rate, and down to as small a part of it
 ROUNDED = 0.15  # relative difference of two multiples that count as the same: half a decade is a factor of 3 or of 10 / 3
 MARGIN = 0.3  # points within which two accuracies count as the same
+MARGINS = {"residual": 0.5, "residual_pilot": 0.5}  # where cases have one of their own
 COMPARED = {  # the declared comparisons: the first minus the second, and the decay of both
     "adam": ("AdaHessian", "Adam", "decoupled, coupled"),
     "adamw": ("AdaHessian", "AdamW", "both decoupled"),
@@ -30,7 +31,7 @@ COMPARED = {  # the declared comparisons: the first minus the second, and the de
 }
 
 
-@measure(cases=("resnet20", "resnet32", "quick", "small"))
+@measure(cases=("resnet20", "resnet32", "quick", "residual", "small", "small_tuned"))
 def each(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Accuracy of each method after the last epoch and, with the ending _best, in the best."""
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
@@ -48,7 +49,9 @@ def _family(table: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
         "resnet20_differences": "resnet20",
         "resnet32_differences": "resnet32",
         "quick_differences": "quick",
+        "residual_differences": "residual",
         "small_differences": "small",
+        "small_tuned_differences": "small_tuned",
     }
 )
 def differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
@@ -71,17 +74,49 @@ def published(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {name: welch_published(a, b, RUNS, level) for name, (a, b) in family.items()}
 
 
-@measure("small")
-def small_n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seeds that would show MARGIN points, of each declared comparison and of each variant against every step."""
-    families = (_family(accuracies(rows, "small")), _variants(accuracies(rows, "small")))
-    return {name: n for family in families for name, n in comparison.n_to_decide(family, MARGIN).items()}
+@measure(
+    cases={
+        "residual_pilot_n_to_decide": "residual_pilot",
+        "residual_n_to_decide": "residual",
+        "small_n_to_decide": "small",
+        "small_tuned_n_to_decide": "small_tuned",
+    }
+)
+def n_to_decide(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """Seeds that would show the margin of the case, of each declared comparison and of each variant against every step."""
+    table = accuracies(rows, case)
+    families = [family for family in (_family(table), _variants(table)) if family]
+    return {name: n for family in families for name, n in comparison.n_to_decide(family, _margin(case)).items()}
 
 
-@measure("small")
-def small_seed_seconds(rows: pd.DataFrame) -> Estimate:
-    """Seconds of training of all methods and variants of a seed."""
-    return mean(epochs(rows, "small", "seconds").iloc[:, -1].groupby(level="seed").sum())
+def _margin(case: str) -> float:
+    return MARGINS.get(case, MARGIN)
+
+
+@measure(
+    cases={
+        "residual_seed_seconds": "residual",
+        "residual_longer_seed_seconds": "residual_longer",
+        "small_seed_seconds": "small",
+        "small_tuned_seed_seconds": "small_tuned",
+        "small_robustness_seed_seconds": "small_robustness",
+    }
+)
+def seed_seconds(rows: pd.DataFrame, case: str) -> Estimate:
+    """Seconds of training of all networks of a seed."""
+    return mean(epochs(rows, case, "seconds").iloc[:, -1].groupby(level="seed").sum())
+
+
+@measure("residual", "residual_longer")
+def equal_work(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """AdaHessian's accuracy less another's after as much work, last epoch; with the ending _n the seeds that would show the
+    margin, and with _work the gradient equivalents of the other's run over those of AdaHessian's."""
+    table = at_equal_work(rows, "test_accuracy")
+    work = at_equal_work(rows, "gradient_equivalents")
+    family = {key(method): (table["AdaHessian"], table[method]) for method in table if method != "AdaHessian"}
+    needed = comparison.n_to_decide(family, _margin("residual"))
+    found = comparison.differences(family) | {f"{name}_n": n for name, n in needed.items()}
+    return found | {f"{key(m)}_work": median(work[m] / work["AdaHessian"]) for m in work if m != "AdaHessian"}
 
 
 @measure("resnet20", "frequency")
@@ -95,7 +130,9 @@ def frequency_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
         "variant_differences": ("resnet20", "variants"),
         "quick_frequency_differences": ("quick", "quick_frequency"),
         "quick_absolute_differences": ("quick", "quick_absolute"),
+        "residual_variant_differences": "residual",
         "small_variant_differences": "small",
+        "small_tuned_variant_differences": "small_tuned",
     }
 )
 def over_every_step(rows: pd.DataFrame, *cases: str, best: bool = False) -> dict[str, Estimate]:
@@ -119,10 +156,10 @@ def pace(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {"seconds": Estimate(found.first()[PACE]), "epochs": Estimate(found.first()["epochs"])}
 
 
-@measure("small")
-def small_cost(rows: pd.DataFrame) -> dict[str, Estimate]:
+@measure(cases={"residual_cost": "residual", "small_cost": "small", "small_tuned_cost": "small_tuned"})
+def cost(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Seconds of a run's training over those of SGD's with the same seed, median."""
-    table = totals(rows, "seconds", "small")
+    table = totals(rows, "seconds", case)
     return {key(method): median(table[method].dropna()) for method in table if table[method].notna().any()}
 
 
@@ -137,7 +174,7 @@ def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
-@measure(cases=("rates", "quick_rates", "small_rates"))
+@measure(cases=("rates", "quick_rates", "residual_rates", "small_rates", "small_fine_rates"))
 def rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Of each method: the factor with the best mean accuracy, the learning rate that it makes, whether it lies inside the
     range, and the drop: how far accuracy is below that of the best factor, in points, on average from a tenth to ten times that
@@ -164,12 +201,72 @@ def ends_a_decade_away(multiples: pd.Index) -> bool:
     return bool(np.allclose((multiples[0], multiples[-1]), (1 / DECADE, DECADE), rtol=ROUNDED))
 
 
-@measure("small", "small_rates")
-def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """1 for each method of `small` whose learning rate is the best of `small_rates`."""
-    chosen, rate = rates(rows, "small_rates"), epochs(rows, "small", "lr").max(axis=1)
-    names = {key(method): rate[method].iloc[0] for method in by_factor(rows, "small_rates")}
-    return {name: Estimate(abs(lr / chosen[f"{name}_lr"].value - 1) < 1e-9) for name, lr in names.items()}
+@measure("small_robustness")
+def robustness(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of each method: the drop, how far accuracy is below that of factor 1, the rate that other seeds have chosen, in points,
+    on average over all factors; whether all best factors lie inside the range. For the others AdaHessian's drop minus theirs,
+    and with the ending _n the seeds that would show MARGIN points."""
+    tables = by_factor(rows, "small_robustness")
+    drops = {method: table[1.0] - table.mean(axis=1) for method, table in tables.items()}
+    found = {f"{key(method)}_drop": mean(drop) for method, drop in drops.items()}
+    inside = (table.columns.min() < table.mean().idxmax() < table.columns.max() for table in tables.values())
+    found["inside"] = Estimate(all(inside))
+    others = {f"over_{key(m)}": (drops["AdaHessian"], drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
+    needed = comparison.n_to_decide(others, MARGIN)
+    return found | comparison.differences(others) | {f"{name}_n": n for name, n in needed.items()}
+
+
+@measure(
+    cases={
+        "tuned": ("small", "small_rates"),
+        "fine_tuned": ("small_tuned", "small_fine_rates"),
+        "robustness_tuned": ("small_robustness", "small_fine_rates"),
+        "residual_tuned": ("residual", "residual_rates"),
+        "longer_tuned": ("residual_longer", "residual_rates"),
+    }
+)
+def tuned(rows: pd.DataFrame, case: str, sweep: str) -> dict[str, Estimate]:
+    """1 for each method of `case` whose learning rate is the best of `sweep`; of several factors on it, factor 1 counts."""
+    chosen, rate = rates(rows, sweep), epochs(rows, case, "lr").max(axis=1).xs(1.0, level="factor")
+    found = {key(method): rate[method].iloc[0] for method in by_factor(rows, sweep) if method in rate.index.unique("method")}
+    return {name: Estimate(abs(lr / chosen[f"{name}_lr"].value - 1) < 1e-9) for name, lr in found.items()}
+
+
+@measure("first_steps")
+def first_steps(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of each method and start: the largest loss, the last, |theta| at first and last; medians over seeds. A run that diverged
+    has infinite ones."""
+    loss, size = begun(rows, "loss"), begun(rows, "size")
+    found = {}
+    for (method, gentle), losses in loss.groupby(level=["method", "gentle"]):
+        name, sizes = key(method, STARTS[gentle]), size.loc[(method, gentle)]
+        values = {
+            "peak": losses.max(axis=1),
+            "last": losses.iloc[:, -1],
+            "first_size": sizes[0],
+            "last_size": sizes.iloc[:, -1],
+        }
+        found |= {f"{name}_{what}": median(each) for what, each in values.items()}
+    return found
+
+
+@measure("first_steps")
+def first_steps_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same as a table, with the range over the seeds."""
+    found, methods = first_steps(rows), begun(rows, "loss").index.unique("method")
+    names = {"Largest loss": "peak", "Last loss": "last", "Norm of θ, first": "first_size", "last": "last_size"}
+    return pd.DataFrame(
+        {"Method": method, "First epoch": start}
+        | {column: _range(found[f"{key(method, start)}_{name}"]) for column, name in names.items()}
+        for method in methods
+        for start in STARTS.values()
+    )
+
+
+def _range(found: Estimate) -> str:
+    """The median, and between which values all lie."""
+    low, high = (number(end) for end in found.ends)
+    return f"{number(found)} ({low} to {high})"
 
 
 @measure()
@@ -190,13 +287,15 @@ def data(rows: pd.DataFrame) -> pd.DataFrame:
         "resnet20_comparisons": "resnet20",
         "resnet32_comparisons": "resnet32",
         "quick_comparisons": "quick",
+        "residual_comparisons": "residual",
         "small_comparisons": "small",
+        "small_tuned_comparisons": "small_tuned",
     }
 )
 def comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """The declared comparisons as a table."""
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
-    found, in_best = comparison.compare(_family(last), MARGIN), comparison.differences(_family(best))
+    found, in_best = comparison.compare(_family(last), _margin(case)), comparison.differences(_family(best))
     lines = [
         {
             "First minus second": f"{a} − {b}",
@@ -211,12 +310,12 @@ def comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-@measure("small")
-def small_methods(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every method on the small network: rate, accuracy, cost."""
-    last, best = accuracies(rows, "small"), accuracies(rows, "small", best=True)
-    rate = epochs(rows, "small", "lr").max(axis=1)
-    work, time = (totals(rows, metric, "small") for metric in ("gradient_equivalents", "seconds"))
+@measure(cases={"residual_methods": "residual", "small_methods": "small", "small_tuned_methods": "small_tuned"})
+def methods(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    """Every method of a case: rate, accuracy, cost."""
+    last, best = accuracies(rows, case), accuracies(rows, case, best=True)
+    rate = epochs(rows, case, "lr").max(axis=1)
+    work, time = (totals(rows, metric, case) for metric in ("gradient_equivalents", "seconds"))
     lines = [
         {
             "Method": method,
@@ -280,7 +379,16 @@ def precision_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-@measure(cases={"rates_table": "rates", "quick_rates_table": "quick_rates", "small_rates_table": "small_rates"})
+@measure(
+    cases={
+        "rates_table": "rates",
+        "quick_rates_table": "quick_rates",
+        "residual_rates_table": "residual_rates",
+        "small_rates_table": "small_rates",
+        "small_fine_rates_table": "small_fine_rates",
+        "small_robustness_table": "small_robustness",
+    }
+)
 def by_rate(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """Mean accuracy after the last epoch by factor: all trials."""
     tables = by_factor(rows, case)

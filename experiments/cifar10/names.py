@@ -2,6 +2,7 @@
 
 METRICS = ("test_accuracy", "test_loss", "train_loss", "seconds", "gradient_equivalents", "lr", "diverged")
 OPTIMISERS = ("SGD", "Adam", "AdamW", "AdaHessian", "AdaHessian coupled")  # each with a learning rate of its own
+STARTS = {0: "at full rate", 1: "gentle"}  # of a run, by its gentle epochs
 PACE = "seconds of an epoch of all"  # optimisers, side by side on one device
 
 

@@ -33,6 +33,20 @@ def accuracies(rows: pd.DataFrame, *cases: str, best: bool = False) -> pd.DataFr
     return _by_method(found)
 
 
+def at_equal_work(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """`metric` after the last epoch, AdaHessian of `residual` beside methods that had more epochs: seeds by methods."""
+    few, many = (epochs(rows, case, metric).iloc[:, -1] for case in ("residual", "residual_longer"))
+    return _by_method(pd.concat([few.loc[["AdaHessian"]], many]))
+
+
+def begun(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Values of `metric` in the first steps: one line for each (method, gentle, seed) in the order of the runs, one column for
+    each step. Infinite after a run has diverged."""
+    chosen = rows[(rows.case == "first_steps") & (rows.metric == metric)]
+    table = chosen.pivot(index=["method", "gentle", "seed"], columns="step", values="value")
+    return table.reindex(list(dict.fromkeys(chosen.method)), level="method").fillna(np.inf)
+
+
 def by_factor(rows: pd.DataFrame, case: str) -> dict[str, pd.DataFrame]:
     """For each method of a sweep, the accuracy in per cent after the last epoch: seeds by factors on the learning rate."""
     last = epochs(rows, case, "test_accuracy").iloc[:, -1]

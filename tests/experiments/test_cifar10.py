@@ -1,6 +1,7 @@
 """CIFAR-10: the paper's settings as declared, every method as it should be set up, and numbers that read what they say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -33,13 +34,16 @@ def params(case: str, scale: str = "paper", changes=()) -> experiment.Params:
 def rows(tmp_path_factory) -> pd.DataFrame:
     """Two seeds of every method and a sweep, at trial scale; they stand in for the residual networks' as well."""
     folder = tmp_path_factory.mktemp("work")
-    made = ("small", "small_rates", "precision")
+    made = ("small", "small_rates", "precision", "first_steps")
     tables = {case: run(CIFAR10, CIFAR10.setting(case, "smoke"), Place(folder / case)) for case in made}
     same = {"resnet20": "small", "resnet32": "small", "quick": "small", "rates": "small_rates", "quick_rates": "small_rates"}
     optimisers = tables["small"][~tables["small"].method.str.match("AdaHessian (?!coupled)", na=False)]
     stand_ins = {"small": optimisers, "small_rates": tables["small_rates"]}
     for case, method in {"quick_frequency": "AdaHessian every 5", "quick_absolute": "AdaHessian absolute"}.items():
         same[case], stand_ins[method] = method, tables["small"][tables["small"].method == method]
+    same |= dict.fromkeys(("residual_rates", "small_fine_rates", "small_robustness"), "small_rates")
+    same |= {"residual_pilot": "small", "residual": "whole", "residual_longer": "first order", "small_tuned": "whole"}
+    stand_ins |= {"whole": tables["small"], "first order": optimisers[optimisers.method.isin(["SGD", "AdamW"])]}
     return pd.concat([*tables.values(), *(stand_ins[old].assign(case=new) for new, old in same.items())], ignore_index=True)
 
 
@@ -78,7 +82,26 @@ def test_schedule_and_sizes_are_the_papers():
     assert factors == pytest.approx([0.1, 1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
 
 
-@pytest.mark.parametrize("sweep, case", [("small_rates", "small"), ("rates", "resnet20")])
+def test_as_much_work_is_three_times_the_epochs_of_the_same_schedule():
+    short, long = params("residual"), params("residual_longer")
+    assert (short.network, short.width, short.train, short.test, short.batch) == ("ResNet-8", 8, 50_000, 10_000, 128)
+    assert (long.epochs, long.drops) == (3 * short.epochs, tuple(3 * drop for drop in short.drops))
+    assert long.learning_rates == short.learning_rates == params("residual_pilot").learning_rates
+    assert CIFAR10.setting("residual").seeds == CIFAR10.setting("residual_longer").seeds
+    sweep = params("residual_rates")
+    assert (3 * sweep.epochs, tuple(3 * drop for drop in sweep.drops)) == (short.epochs, short.drops)
+
+
+@pytest.mark.parametrize(
+    "sweep, case",
+    [
+        ("small_rates", "small"),
+        ("rates", "resnet20"),
+        ("residual_rates", "residual"),
+        ("small_fine_rates", "small_tuned"),
+        ("small_robustness", "small_tuned"),
+    ],
+)
 def test_tuning_sees_no_image_and_no_seed_of_the_report(sweep, case):
     tuning, report = CIFAR10.setting(sweep), CIFAR10.setting(case)
     assert not set(tuning.seeds) & set(report.seeds)
@@ -93,13 +116,33 @@ def test_validation_images_follow_the_training_images(tmp_path):
     assert torch.equal(found.test, every.train[p.train : p.train + p.validation])
 
 
-def test_rates_of_the_small_study_are_the_best_of_its_sweep():
+def test_what_chooses_is_apart_from_what_it_chooses_for():
+    for one, other in (
+        ("residual_rates", "residual_pilot"),
+        ("residual_pilot", "residual"),
+        ("small_fine_rates", "small_robustness"),
+    ):
+        assert not set(CIFAR10.setting(one).seeds) & set(CIFAR10.setting(other).seeds)
+
+
+@pytest.mark.parametrize(
+    "case, sweep",
+    [
+        ("small", "small_rates"),
+        ("small_robustness", "small_fine_rates"),
+        ("small_tuned", "small_fine_rates"),
+        ("residual_pilot", "residual_rates"),
+        ("residual", "residual_rates"),
+        ("residual_longer", "residual_rates"),
+    ],
+)
+def test_rates_are_the_best_of_the_sweep(case, sweep):
     """As recorded: each method's rate is the best on validation, and none is at the edge of its range."""
-    path = ROOT / "results" / "recorded" / "cifar10" / "small_rates.csv"
+    path = ROOT / "results" / "recorded" / "cifar10" / f"{sweep}.csv"
     if not path.exists():
-        pytest.skip("small_rates is not recorded")
-    found = measures.rates(pd.read_csv(path), "small_rates")
-    for name, lr in params("small").learning_rates.items():
+        pytest.skip(f"{sweep} is not recorded")
+    found = measures.rates(pd.read_csv(path), sweep)
+    for name, lr in params(case).learning_rates.items():
         assert found[f"{key(name)}_lr"].value == pytest.approx(lr), name
         assert found[f"{key(name)}_inside"].value == 1, name
 
@@ -217,6 +260,89 @@ def test_drops_are_over_the_same_multiples_of_the_best_rate():
     found = measures.rates(pd.DataFrame(runs), "rates")
     assert found["centred"].value == 1
     assert [found[f"{key(m)}_drop"].value for m in best] == pytest.approx([(2 + 1 + 0 + 1 + 2) / 5] * 4)
+
+
+def test_robustness_is_measured_around_the_rate_that_other_seeds_have_chosen():
+    """Here the best factor is another: it does not become the centre, and whether it lies at an end is told."""
+    runs = [
+        {
+            "case": "small_robustness",
+            "method": method,
+            "factor": factor,
+            "seed": seed,
+            "step": 1,
+            "metric": "test_accuracy",
+            "value": value,
+        }
+        for method, values in {
+            "SGD": [0.1, 0.3, 0.5, 0.3, 0.1],
+            "Adam": [0.5, 0.5, 0.5, 0.6, 0.5],
+            "AdamW": [0.5, 0.5, 0.5, 0.5, np.nan],
+            "AdaHessian": [0.3, 0.5, 0.6, 0.5, 0.1],
+        }.items()
+        for factor, value in zip((0.1, 0.316, 1.0, 3.16, 10.0), values, strict=True)
+        for seed in (20, 21)
+    ]
+    found = measures.robustness(pd.DataFrame(runs))
+    drops = [found[f"{key(m)}_drop"].value for m in ("SGD", "Adam", "AdamW", "AdaHessian")]
+    assert drops == pytest.approx([50 - 26, 50 - 52, 50 - 42, 60 - 40])
+    assert found["over_adamw"].value == pytest.approx(12)
+    assert found["inside"].value == 0  # AdamW's first is the best, as good as others
+
+
+def test_at_equal_work_the_others_have_more_epochs():
+    few = made_up({"AdaHessian": [[0.4, 0.5], [0.4, 0.6]], "SGD": [[0.1, 0.2], [0.1, 0.2]]}, "residual")
+    many = made_up({"SGD": [[0.5] * 6, [0.5] * 6], "AdamW": [[0.5] * 5 + [0.7], [0.5] * 5 + [0.8]]}, "residual_longer")
+    rows = pd.concat([few, many])
+    work = rows.assign(metric="gradient_equivalents", value=rows.step * np.where(rows.method == "AdaHessian", 3, 1))
+    found = measures.equal_work(pd.concat([rows, work]))
+    assert [found[name].value for name in ("sgd", "adamw")] == pytest.approx([5, -20])
+    assert found["sgd_work"].value == found["adamw_work"].value == 1
+    assert found["adamw_n"].value == 2 < found["sgd_n"].value
+
+
+def test_first_steps_differ_by_nothing_but_the_start(rows, tmp_path):
+    p = build(experiment.Begun, CIFAR10.setting("first_steps", "smoke").parameters, "config.yaml")
+    for metric in ("loss", "size"):
+        assert (selections.begun(rows, metric)[0].groupby("seed").nunique() == 1).all()  # before the first step
+    for gentle, share in ((0, 1), (1, 0.1)):
+        cell = {"seed": 0, "method": "AdaHessian", "gentle": gentle, "factor": 1.0, "precision": "float32"}
+        run = experiment._made(replace(p, gentle=gentle), Place(tmp_path), cell)
+        assert run.lr == pytest.approx(share * p.learning_rates["AdaHessian"])
+        assert sum(float(w.detach().square().sum()) for w in run.model.parameters()) ** 0.5 == pytest.approx(
+            selections.begun(rows, "size").loc[("AdaHessian", gentle, 0), 0], rel=1e-6
+        )
+    with pytest.raises(Mistake, match="'steps' must be at most 2, the batches of an epoch, got 3"):
+        list(experiment._begun(replace(p, steps=3), Place(tmp_path), cell))
+
+
+def test_first_steps_of_a_run_that_diverged_count_as_infinite():
+    values = {("SGD", 0): [2, 9, 3], ("SGD", 1): [2, 1, 1.5], ("AdaHessian", 0): [2, 70], ("AdaHessian", 1): [2, 1.9, 1.8]}
+    rows = pd.DataFrame(
+        {
+            "case": "first_steps",
+            "method": method,
+            "gentle": gentle,
+            "seed": seed,
+            "step": step,
+            "metric": metric,
+            "value": value + seed,
+        }
+        for (method, gentle), of_steps in values.items()
+        for metric in ("loss", "size")
+        for seed in (0, 1)
+        for step, value in enumerate(of_steps)
+    )
+    found = measures.first_steps(rows)
+    assert found["sgd_at_full_rate_peak"].value == 9.5 and found["sgd_at_full_rate_last"].value == 3.5
+    assert (
+        found["sgd_gentle_peak"].value == found["sgd_gentle_first_size"].value == 2.5
+        and found["sgd_gentle_last_size"].value == 2
+    )
+    assert found["adahessian_at_full_rate_peak"].value == np.inf and found["adahessian_gentle_last"].value == pytest.approx(2.3)
+    table = measures.first_steps_table(rows).set_index(["Method", "First epoch"])
+    assert table["Largest loss"]["SGD", "at full rate"] == "9.50 (9.00 to 10.0)"
+    assert table["Largest loss"]["AdaHessian", "at full rate"] == "∞ (∞ to ∞)"
 
 
 def test_a_stopped_case_goes_on_with_the_networks_that_are_done(tmp_path):
