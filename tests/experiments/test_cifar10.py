@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -366,12 +367,14 @@ def test_a_stopped_case_goes_on_with_the_networks_that_are_done(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in CIFAR10.figures if name not in ("frequency", "variants")])
 def test_figures_draw(rows, name):
-    assert CIFAR10.made("figures", name, rows).axes
+    figure = CIFAR10.made("figures", name, rows)
+    assert figure.axes
+    plt.close(figure)
 
 
 def test_tables_and_numbers_are_there(rows):
     assert set(measures.data(rows).Images) == {"generated"}
-    assert len(measures.small_methods(rows)) == 9 and len(measures.paper_accuracy(rows)) == 10
+    assert len(measures.methods(rows, "small")) == 9 and len(measures.paper_accuracy(rows)) == 10
     assert len(measures.by_rate(rows, "small_rates")) == 2
     assert measures.divergences(rows)["small_runs"].value == 18
 
