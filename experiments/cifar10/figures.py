@@ -21,7 +21,6 @@ AGAINST = {"epoch": None, "gradient equivalents": "gradient_equivalents", "secon
         "resnet32_curves": "resnet32",
         "residual_curves": "residual",
         "small_curves": "small",
-        "small_tuned_curves": "small_tuned",
     }
 )
 def curves(rows: pd.DataFrame, case: str) -> Figure:
@@ -165,7 +164,6 @@ def first_steps(rows: pd.DataFrame) -> Figure:
         "quick_rate_sweep": "quick_rates",
         "residual_rate_sweep": "residual_rates",
         "small_rate_sweep": "small_rates",
-        "small_fine_rate_sweep": "small_fine_rates",
         "small_robustness": "small_robustness",
     }
 )
