@@ -5,12 +5,13 @@ Claim     instrumenting-adam, on the networks AllCNN and DDplus that find vertic
           9.47; one run each. The adaptive rate rose from 1.5e-5 to 5.7e-5: the control that is missing is a larger constant
           rate. Here every rule is tried from a small rate and from its own tuned one, beside Adam at both, on four networks.
 Data      a generated toy in place of the document's events, which are not public, and handwritten digits.
-Cases     rates (all trials by which rates are chosen), rules (the comparison), paths (instruments on one seed), steady (do
-          second-order steps point more steadily?).
-Hardware  one CPU core; under half an hour in all.
+Cases     rates (all trials by which rates are chosen), rules (all rules and their variants, a few seeds), vertices and digits
+          (three rules on as many fresh seeds as the comparisons ask for, also from rates that are too large, and instruments on
+          Adam), paths (more instruments, one seed), steady (do second-order steps point more steadily?).
+Hardware  one CPU core; an hour and a quarter in all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -114,43 +115,87 @@ class Starts(Shared):
     small: dict[str, Positive]
     tuned: dict[str, dict[str, Positive]]
 
+    def rate(self, model: str, rule: str, start: str) -> float:
+        """The rate of Adam with `rule` at the start."""
+        return self.small[model] if start == "small" else self.tuned[model][family(rule)]
+
 
 @dataclass(frozen=True)
 class Rules(Starts):
     rules: dict[str, tuple[one_of(*RULES), ...]]  # from each start
 
 
-@case(Rules, place=True)
-def rules(p: Rules, seed: int, place: Place):
-    """Every rule on every network from both starts: see `_compared` for the rows."""
+def every(p: Rules, seed: int, place: Place, compute: Callable[..., Iterator[dict]]) -> Iterator[dict]:
+    """What `compute` gives of every rule from every start on every network."""
     for model in p.models:
         problem = PROBLEMS[model](p, seed)
         for start, rule in ((start, rule) for start, found in p.rules.items() for rule in found):
-            lr = p.small[model] if start == "small" else p.tuned[model][family(rule)]
-            cell = {"model": model, "rule": rule, "start": start}
-            compute = partial(_compared, p, problem, cell, lr, seed)
-            yield from kept(place, cell | {"seed": seed}, compute)
+            cell, lr = {"model": model, "rule": rule, "start": start}, p.rate(model, rule, start)
+            yield from kept(place, cell | {"seed": seed}, partial(compute, p, problem, cell, lr, seed))
+
+
+def work(run: Run, row: dict) -> float:
+    """Gradients of a batch until after the epoch of `row`; a held-out loss is a pass forward, a third of a gradient, over its
+    examples."""
+    return row["gradient_equivalents"] + len(run.held_out[0]) / run.batch_size / 3 * evaluations(run.rules)
+
+
+@case(Rules, place=True)
+def rules(p: Rules, seed: int, place: Place):
+    """Every rule on every network from both starts: see `_compared` for the rows."""
+    yield from every(p, seed, place, _compared)
 
 
 def _compared(p: Rules, problem: Problem, cell: dict, lr: float, seed: int, _) -> Iterator[dict]:
     """By epoch: the test loss, from epoch 0; the rate; with EVE the multiple that it chose and the work so far. Of the last
-    epoch: training loss, work and seconds; of the careful rate its cuts.
-
-    Work is counted in gradients of a batch: a held-out loss is a pass forward, a third of a gradient, over its examples.
-    """
+    epoch: training loss, work and seconds; of the careful rate its cuts."""
     run = prepared(p, problem, problem.test, cell["rule"], lr, seed)
-    part = len(problem.held_out[0]) / problem.batch / 3
     yield {**cell, "step": 0, "metric": "test_loss", "value": rounded(evaluate(run, problem.test)[0])}
     for row in train(run):
-        work = row["gradient_equivalents"] + part * evaluations(run.rules)
         found = {"test_loss": row["test_loss"], "lr": row["lr"]}
         if not row["diverged"] and (a := chosen(run.rules)) is not None:
-            found |= {"chosen": a, "work": work}
+            found |= {"chosen": a, "work": work(run, row)}
         if row["epoch"] == p.epochs:
-            found |= {"train_loss": row["train_loss"], "work": work, "seconds": row["seconds"], "diverged": row["diverged"]}
-            found |= {"cuts": cuts(run.rules)}
+            found |= {"train_loss": row["train_loss"], "work": work(run, row), "seconds": row["seconds"]}
+            found |= {"diverged": row["diverged"], "cuts": cuts(run.rules)}
         for metric, value in found.items():
             yield {**cell, "step": row["epoch"], "metric": metric, "value": rounded(value)}
+
+
+@dataclass(frozen=True)
+class Decided(Rules):
+    multiples: dict[str, Positive]  # starts that are too large: so many times Adam's tuned rate
+
+    def rate(self, model: str, rule: str, start: str) -> float:
+        times = self.multiples.get(start)
+        return super().rate(model, rule, start) if times is None else times * self.tuned[model]["Adam"]
+
+
+@case(Decided, "vertices", "digits", place=True)
+def decided(p: Decided, seed: int, place: Place):
+    """Adam and the slides' rules from starts that are small, tuned and too large: see `_decided` for the rows."""
+    yield from every(p, seed, place, _decided)
+
+
+def _decided(p: Decided, problem: Problem, cell: dict, lr: float, seed: int, _) -> Iterator[dict]:
+    """The test loss after the last epoch, and after the last that ends within the work of as many epochs of Adam; that of the
+    network before training where the run diverged. Seconds; cuts of the careful rate. Of Adam from a start that is not too
+    large, by epoch: the size of the epoch's step, and its cosine with the one before."""
+    run = prepared(p, problem, problem.test, cell["rule"], lr, seed)
+    path = Path(run.model.parameters(), size=0)
+    untrained, _ = evaluate(run, problem.test)
+    within = untrained
+    for row in train(run):
+        path.record()
+        loss = untrained if row["diverged"] else row["test_loss"]
+        within = loss if row["diverged"] or work(run, row) <= p.epochs * run.batches else within
+    found = {"test loss": loss, "test loss, equal work": within, "diverged": row["diverged"], "seconds": row["seconds"]}
+    for metric, value in (found | {"cuts": cuts(run.rules)}).items():
+        yield {**cell, "step": p.epochs, "metric": metric, "value": rounded(value)}
+    if cell["rule"] == "Adam" and cell["start"] not in p.multiples:
+        for metric, values in {"step size": path.norms, "cosine": path.cosines[1:]}.items():
+            for epoch, value in enumerate(values.tolist(), p.epochs + 1 - len(values)):
+                yield {**cell, "step": epoch, "metric": metric, "value": rounded(value)}
 
 
 SHOWN = (("Adam", "small"), ("adaptive", "small"), ("Adam", "tuned"), ("EVE", "tuned"))  # runs that the instruments watch
@@ -177,8 +222,7 @@ def _watched(p: Paths, model: str, seed: int, _) -> Iterator[dict]:
     walked = {}
     for rule, start in SHOWN:
         cell = {"model": model, "rule": rule, "start": start}
-        lr = p.small[model] if start == "small" else p.tuned[model][rule]
-        run = prepared(p, problem, problem.test, rule, lr, seed)
+        run = prepared(p, problem, problem.test, rule, p.rate(model, rule, start), seed)
         recorder = Recorder(run.optimizer, size=p.sketch)
         for _ in train(run):
             for row in recorder.epoch():

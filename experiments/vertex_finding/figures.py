@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from secondlook.reporting import comparisons, style
+from secondlook.study.comparison import simultaneous
 from secondlook.study.declare import figure
 
 from .names import MODELS, RULES, STARTS, TUNED
-from .selections import by_epoch, networks, of_methods, test_losses, trials, watched
+from .selections import QUESTIONS, by_epoch, families, instrument, networks, of_methods, test_losses, trials, watched
 
 MAIN = ("Adam", "adaptive", "careful", "EVE")
 LINE = {"careful": "--", "careful, back": ":"}  # where nothing is cut these hide Adam
@@ -84,12 +85,41 @@ def _plain(axis: Axis) -> None:
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
-@figure("rules")
+@figure("vertices", "digits")
 def ratios(rows: pd.DataFrame) -> Figure:
+    """Shows: on every network the declared comparisons of each rule, the test loss over that of Adam alone, by their starts;
+    dots are seeds, diamonds geometric means with the intervals that hold together in a rule's family.
+    """
+    declared = families(rows)
+    models = [model for model in MODELS if model in {cell[2] for family in declared for cell in family}]
+    lines = list(dict.fromkeys(cell[:2] for family in declared for cell in family))
+    heights = {line: at + 0.6 * TUNED.index(line[0]) for at, line in enumerate(lines)}
+    figure, panels = style.axes(1, len(models), height=3.6, sharey=True, squeeze=False)
+    for panel, model in zip(panels[0], models, strict=True):
+        for family in declared:
+            for rule, name in (cell[:2] for cell in family if cell[2] == model):
+                ours, adams = family[rule, name, model]
+                look = {"show": np.exp, "level": simultaneous(len(family))}
+                comparisons.spread(panel, heights[rule, name], ours - adams, style.COLOUR[rule], **look)
+        panel.axvline(1, color=style.GREY, linewidth=0.8)
+        panel.set(title=model, xscale="log", xlabel="loss over Adam's")
+        _plain(panel.xaxis)
+        panel.grid(axis="y", visible=False)
+    panels[0, 0].set_yticks(list(heights.values()), labels=[QUESTIONS[name].label for _, name in lines])
+    panels[0, 0].set_ylim(max(heights.values()) + 0.7, -0.7)
+    for rule in TUNED[1:]:
+        middle = np.mean([height for line, height in heights.items() if line[0] == rule])
+        panels[0, -1].annotate(rule, (1.02, middle), xycoords=("axes fraction", "data"), rotation=-90, va="center")
+    return figure
+
+
+@figure("rules")
+def variants(rows: pd.DataFrame) -> Figure:
     """Shows: on every network the test loss after the last epoch over that of Adam at its best constant rate; dots are seeds,
     bars geometric means with their intervals.
     """
-    models, losses = networks(rows), np.log(test_losses(rows).iloc[:, -1])
+    losses = np.log(test_losses(rows).iloc[:, -1])
+    models = networks(losses)
     figure, panels = style.axes(1, len(models), height=4.6, sharey=True, squeeze=False)
     there = losses.index.droplevel(["model", "seed"]).unique()
     lines = [(start, rule) for start in STARTS for rule in RULES if (rule, start) in there]
@@ -116,18 +146,18 @@ def ratios(rows: pd.DataFrame) -> Figure:
 def traces(rows: pd.DataFrame) -> Figure:
     """Shows: learning rates by epoch, geometric means over seeds, from both starts."""
     acting = ("Adam", "adaptive", "careful", "careful, back", "adaptive + careful")
-    return _grid(rows, by_epoch(rows, "lr"), "learning rate", acting)
+    return _grid(by_epoch(rows, "lr"), "learning rate", acting)
 
 
 @figure("rules")
 def curves(rows: pd.DataFrame) -> Figure:
     """Shows: test losses by epoch, geometric means over seeds, from both starts; bands are the ranges of the seeds."""
-    return _grid(rows, test_losses(rows), "test loss", MAIN, bands=True)
+    return _grid(test_losses(rows), "test loss", MAIN, bands=True)
 
 
-def _grid(rows: pd.DataFrame, table: pd.DataFrame, label: str, rules: tuple[str, ...], bands: bool = False) -> Figure:
+def _grid(table: pd.DataFrame, label: str, rules: tuple[str, ...], bands: bool = False) -> Figure:
     """A panel for each start and network, with a line for each rule: a metric by epoch."""
-    models = networks(rows)
+    models = networks(table)
     figure, panels = style.axes(2, len(models), height=4.2, sharex=True, squeeze=False)
     for line, start in zip(panels, STARTS, strict=True):
         for panel, model in zip(line, models, strict=True):
@@ -157,7 +187,7 @@ def choices(rows: pd.DataFrame) -> Figure:
     chosen = by_epoch(rows, "chosen").xs("EVE", level="rule").dropna(axis=1, how="all")
     multiples = sorted(set(chosen.stack().dropna()))
     shades = dict(zip(multiples, np.linspace(0.85, 0.1, len(multiples)), strict=True))
-    cells = [(model, start) for model in networks(rows) for start in STARTS]
+    cells = [(model, start) for model in networks(chosen) for start in STARTS]
     for height, cell in enumerate(cells):
         values, left = chosen.loc[cell].stack().dropna(), 0.0
         for a in multiples:
@@ -177,6 +207,31 @@ def choices(rows: pd.DataFrame) -> Figure:
         when.plot(stays.index, stays, style_of_line, color=style.COLOUR["EVE"], label=FROM[start])
     when.set(xlabel="epoch", ylabel="share of runs that stay", ylim=(0, 1.02))
     when.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+@figure("vertices", "digits")
+def instruments(rows: pd.DataFrame) -> Figure:
+    """Shows: what the instruments say of Adam alone on each network, from the small and the tuned rate: above the size of an
+    epoch's step over the geometric mean of all epochs, below its cosine with the step before; lines are means, bands the middle
+    four fifths of the seeds.
+    """
+    sizes = np.log(instrument(rows, "step size"))
+    tables = {"size": sizes.sub(sizes.mean(axis=1), axis=0), "cosine": instrument(rows, "cosine")}
+    figure, panels = style.axes(2, 2, height=3.6, sharex=True, sharey="row")
+    for line, (name, table) in zip(panels, tables.items(), strict=True):
+        for panel, start in zip(line, STARTS, strict=True):
+            for model, colour, look in zip(networks(table), style.SERIES, ("-", "--", "-.", ":"), strict=False):
+                runs = table.loc[start, model]
+                panel.plot(runs.columns, runs.mean(), look, color=colour, label=model)
+                low, high = runs.quantile(0.1), runs.quantile(0.9)
+                panel.fill_between(runs.columns, low, high, color=colour, alpha=0.12, linewidth=0)
+        line[0].set_ylabel({"size": "log size, less its mean", "cosine": "cosine"}[name])
+    for panel, start in zip(panels[0], STARTS, strict=True):
+        panel.set_title(FROM[start])
+    for panel in panels[1]:
+        panel.set_xlabel("epoch")
+    comparisons.legend(figure, panels[0, 0], 4)
     return figure
 
 

@@ -1,7 +1,7 @@
 """Ratios of test losses, paired by seed: geometric means with t intervals of the logarithms.
 
-The comparisons that are declared for a rule are a family, whose intervals hold together and give the words, as in
-`secondlook.study.comparison`: losses are the same within 5 %, and less is better.
+The comparisons of a claim are a family, whose intervals hold together and give the words, as in `secondlook.study.comparison`:
+losses are the same within 5 %, and less is better.
 """
 
 import itertools
@@ -16,18 +16,24 @@ from secondlook.study.statistics import Estimate, clustered_share, mean, median,
 from secondlook.study.text import fixed, interval, key, number
 
 from .names import MODELS, RULES, TUNED
-from .selections import DECLARED, QUESTIONS, asked, by_epoch, last, networks, of_methods, test_losses, trials, turns, watched
+from .selections import (
+    DECLARED,
+    QUESTIONS,
+    by_epoch,
+    decided,
+    families,
+    instrument,
+    last,
+    networks,
+    of_methods,
+    test_losses,
+    trials,
+    watched,
+)
 
 MARGIN = np.log(1.05)  # within which two losses count as the same
-HALF_OF_STATED = (3.685 / 9.92) ** 0.5  # half of what the document states for the careful rate, as a factor
+STATED = {"adaptive": 3.860 / 3.282, "careful": 9.92 / 3.685, "EVE": 10.05 / 9.47}  # loss without over loss with, the slides
 STEADINESS = {"steps": "cosine of steps", "pieces": "cosine of pieces", "detour": "detour"}
-ASKED = {
-    "same": "both at the small rate",
-    "control": "small rate, against the best constant rate",
-    "tuned": "both at their best rates",
-    "same_work": "both at the small rate, equal work",
-    "tuned_work": "both at their best rates, equal work",
-}
 PAIRS = {  # without a memory of earlier gradients, and with one
     "newton_over_sgd": ("Newton", "SGD"),
     "kfac_over_sgd": ("K-FAC", "SGD"),
@@ -40,85 +46,153 @@ def _factor(found: Estimate) -> Estimate:
     return Estimate(*np.exp([found.value, *found.ends]), n=found.n, p=found.p)
 
 
-class Losses:
-    """Logarithms of the test losses of all runs by epoch, and their work as a share of that of all Adam's epochs."""
-
-    def __init__(self, rows: pd.DataFrame):
-        self.losses, spent = np.log(test_losses(rows)), by_epoch(rows, "work")
-        epochs = self.losses.columns
-        whole = spent.iloc[:, -1].xs("Adam", level="rule").groupby(level="model").median()
-        alone = pd.DataFrame([epochs / epochs[-1]] * len(self.losses), self.losses.index, epochs)
-        self.work = (
-            spent.drop(index="Adam", level="rule")
-            .div(whole, axis=0, level="model")
-            .reindex_like(self.losses)
-            .combine_first(alone)
-        )
-
-    def compared(self, model: str, rule: str, name: str) -> tuple[pd.Series, pd.Series]:
-        """What the question compares, by seed: with the rule, and of Adam alone."""
-        question = QUESTIONS[name]
-        ours, adams = self.losses.loc[model, rule, question.start], self.losses.loc[model, "Adam", question.against]
-        if question.equal_work:
-            within = self.work.loc[model, rule, question.start] <= 1 + 1e-9
-            ours = ours.where(within).ffill(axis=1)
-        return ours.iloc[:, -1], adams.iloc[:, -1]
-
-
-@measure("rules")
-def ratios(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of every network, rule and question: test loss over that of Adam alone; allcnn_adaptive_same. Where the comparison is
-    declared, with the interval of its family."""
-    losses, declared = Losses(rows), _declared(rows)
+def _declared(rows: pd.DataFrame) -> dict[tuple[str, str, str], comparison.Compared]:
+    """All declared comparisons by (rule, question, model), with the intervals of their families."""
     found = {}
-    for model, rule, name in asked(rows):
-        of_family = declared.get((rule, name, model))
-        gap = of_family.difference if of_family else paired(*losses.compared(model, rule, name))
-        found[f"{key(model, rule)}_{name}"] = _factor(gap)
-    return found
-
-
-def _families(rows: pd.DataFrame) -> dict[str, dict]:
-    """The declared comparisons of each rule with Adam, logarithms of losses, by (rule, question, model)."""
-    losses = Losses(rows)
-    return {
-        rule: {(rule, name, model): losses.compared(model, rule, name) for name in names for model in networks(rows)}
-        for rule, names in DECLARED.items()
-    }
-
-
-def _declared(rows: pd.DataFrame) -> dict[tuple, comparison.Compared]:
-    """All declared comparisons, each rule a family."""
-    found = {}
-    for family in _families(rows).values():
+    for family in families(rows):
         found |= comparison.compare(family, MARGIN, sign=-1)
     return found
 
 
-@measure("rules")
+@measure("vertices", "digits")
+def ratios(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of every declared comparison the test loss over that of Adam alone, with the interval of its family:
+    allcnn_adaptive_same."""
+    return {f"{key(model, rule)}_{name}": _factor(found.difference) for (rule, name, model), found in _declared(rows).items()}
+
+
+@measure("vertices", "digits")
+def least(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of a rule and a question the least ratio over networks, the least lower end and the least upper end: adaptive_tuned. The
+    upper one is below 1 where one network is, the lower one above 1 where all are. Of the networks on which the rule is better
+    than Adam from the same small rate, the least ratio to Adam at its best constant rate: adaptive_over_constant."""
+    declared = _declared(rows)
+    groups: dict[str, list[Estimate]] = {}
+    for (rule, name, model), found in declared.items():
+        groups.setdefault(f"{key(rule)}_{name}", []).append(_factor(found.difference))
+        same = declared.get((rule, "same", model)) or declared.get((rule, "same_work", model))
+        if name == "control" and same.word == "better":
+            groups.setdefault(f"{key(rule)}_over_constant", []).append(_factor(found.difference))
+    for rule in ("adaptive", "EVE"):
+        groups.setdefault(f"{key(rule)}_over_constant", [Estimate(np.nan)])
+    return {
+        name: Estimate(*(min(ends) for ends in zip(*((e.value, *e.ends) for e in each), strict=True)), n=min(e.n for e in each))
+        for name, each in groups.items()
+    }
+
+
+@measure("vertices", "digits")
 def n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seeds that would show a loss that is 5 % lower, of each declared comparison: allcnn_adaptive_same; and of those of a rule
-    and a question the most: adaptive_same."""
+    """Seeds that would show the gain that the slides state, of each declared comparison (allcnn_adaptive_same), and of those of
+    a rule and a question the most (adaptive_same); and that would show a loss that is 5 % lower (adaptive_same_within)."""
     found = {}
-    for family in _families(rows).values():
-        for (rule, name, model), n in comparison.n_to_decide(family, MARGIN).items():
-            found[f"{key(model, rule)}_{name}"] = n
-            found[f"{key(rule)}_{name}"] = max(n, found.get(f"{key(rule)}_{name}", n), key=lambda n: n.value)
+    for family, ending in itertools.product(families(rows), ("", "_within")):
+        matters = MARGIN if ending else np.log(STATED[next(iter(family))[0]])
+        for (rule, name, model), n in comparison.n_to_decide(family, matters).items():
+            most = f"{key(rule)}_{name}{ending}"
+            found[f"{key(model)}_{most}"] = n
+            found[most] = max(n, found.get(most, n), key=lambda n: n.value)
     return found
 
 
-@measure("rules")
+@measure("vertices", "digits")
 def seed_seconds(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seconds of training of a seed on all networks from both starts: of Adam and a rule, by rule."""
-    spent = last(rows, "seconds").unstack("rule")
-    return {key(rule): mean(spent[["Adam", rule]].sum(axis=1).groupby(level="seed").sum()) for rule in DECLARED}
+    """Seconds of training of a seed on all networks from the starts of a rule's comparisons: of Adam and the rule, by rule."""
+    spent = decided(rows, "seconds")
+    return {
+        key(rule): Estimate(spent[["Adam", rule]].dropna().sum(axis=1).groupby(["model", "start"]).mean().sum())
+        for rule in TUNED[1:]
+    }
+
+
+def _words(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line for each declared comparison: rule, question, model, p (Holm), word."""
+    return pd.DataFrame(
+        {"rule": rule, "question": name, "model": model, "p": found.holm, "word": found.word}
+        for (rule, name, model), found in _declared(rows).items()
+    )
+
+
+@measure("vertices", "digits")
+def counts(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """On how many networks a rule is better, worse, equivalent, undecided: adaptive_same_better; worse or equivalent is
+    adaptive_same_not_better. Of both rates that are too large together: careful_too_large_better."""
+    table = _words(rows)
+    together = table[table.question.isin(["threefold", "tenfold"])].assign(question="too_large")
+    found = {}
+    for (rule, name), part in pd.concat([table, together]).groupby(["rule", "question"]):
+        found |= {f"{key(rule)}_{name}_{word}": Estimate((part.word == word).sum(), n=len(part)) for word in WORDS}
+        found[f"{key(rule)}_{name}_not_better"] = Estimate(part.word.isin(["worse", "equivalent"]).sum(), n=len(part))
+    return found
+
+
+@measure("vertices", "digits")
+def interaction(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Whether what a rule gains hangs on the network: its ratio to Adam on one network over that on another,
+    adaptive_same_ddplus_mlp, by Welch, as networks may have other numbers of seeds. All pairs of networks, the adaptive rate
+    and EVE, from the small rate and from the best ones: one family. Of each question (adaptive_same_differ) and of all, how
+    many comparisons differ and how many are equivalent; pairs: of all."""
+    gains = {
+        cell: ours - adams
+        for family in families(rows)
+        for cell, (ours, adams) in family.items()
+        if cell[0] != "careful" and QUESTIONS[cell[1]].start == QUESTIONS[cell[1]].against
+    }
+    family = {
+        (*one[:2], one[2], other[2]): (gains[one], gains[other])
+        for one, other in itertools.combinations(gains, 2)
+        if one[:2] == other[:2]
+    }
+    compared = comparison.compare(family, MARGIN, paired=False)
+    found = {key(*cell): _factor(gap.difference) for cell, gap in compared.items()}
+    words = pd.Series({cell: gap.word for cell, gap in compared.items()})
+    for question, part in [*words.groupby(level=[0, 1]), ((), words)]:
+        found[key(*question, "differ")] = Estimate(part.isin(["better", "worse"]).sum(), n=len(part))
+        found[key(*question, "equivalent")] = Estimate((part == "equivalent").sum(), n=len(part))
+    return found | {"pairs": Estimate(len(words)), "all_equivalent": Estimate((words == "equivalent").all(), n=len(words))}
+
+
+@measure("vertices", "digits")
+def told_apart(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The share of Adam's runs whose network is that with the nearest mean curve over the other seeds, by instrument and start:
+    of the cosines between neighbouring epochs' steps (cosine_small), and of the logarithms of the steps' sizes less their mean
+    (size_small), so that neither rate nor number of parameters tells. Of the seeds that all networks have; and of the two for
+    digits, which share data and rates, between these alone (cosine_small_digits). The intervals hold together."""
+    sizes = np.log(instrument(rows, "step size"))
+    curves = {"cosine": instrument(rows, "cosine"), "size": sizes.sub(sizes.mean(axis=1), axis=0)}
+    found = {}
+    for (name, table), start in itertools.product(curves.items(), ("small", "tuned")):
+        of_start = table.loc[start].fillna(0)  # a run that diverged
+        seeds = of_start.groupby(level="seed").size()
+        found[f"{name}_{start}"] = of_start[of_start.index.isin(seeds.index[seeds == seeds.max()], level="seed")]
+        found[f"{name}_{start}_digits"] = of_start.loc[["CNN", "MLP"]]
+    level = comparison.simultaneous(len(found))
+    return {name: _told(table, level) for name, table in found.items()}
+
+
+def _told(curves: pd.DataFrame, level: float) -> Estimate:
+    """The share of curves, a line for each (model, seed), that are nearest to the mean of their own network; n counts seeds."""
+    models, seeds = map(len, curves.index.remove_unused_levels().levels)
+    C = curves.to_numpy().reshape(models, seeds, -1)
+    others = (C.sum(1, keepdims=True) - C) / (seeds - 1)  # (models, seeds, epochs): the mean without this seed
+    away = ((C[:, None] - others[None]) ** 2).sum(-1)  # (own, other, seeds)
+    hits = away.argmin(1) == np.arange(models)[:, None]  # (own, seeds)
+    return clustered_share(hits, np.broadcast_to(np.arange(seeds), hits.shape), level)
+
+
+@measure("rules")
+def variants(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of every network, rule and start of case rules the test loss over that of Adam alone from there: allcnn_eve_tuned."""
+    logs = np.log(test_losses(rows).iloc[:, -1])
+    cells = logs.index.droplevel("seed").unique()
+    return {key(*cell): _factor(paired(logs[cell], logs[cell[0], "Adam", cell[2]])) for cell in cells if cell[1] != "Adam"}
 
 
 @measure("rules")
 def learning(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Adam at its tuned rate: test loss after the last epoch, and over that before training (_share)."""
     logs, found = np.log(test_losses(rows)), {}
-    for model in networks(rows):
+    for model in networks(logs):
         runs = logs.loc[model, "Adam", "tuned"]
         found[key(model)] = _factor(mean(runs.iloc[:, -1]))
         found[f"{key(model)}_share"] = _factor(paired(runs.iloc[:, -1], runs[0]))
@@ -130,84 +204,10 @@ def larger_rate(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Adam at its tuned rate over Adam at the small one: test loss, and the rate itself (_rate)."""
     logs, lr = np.log(test_losses(rows).iloc[:, -1]), by_epoch(rows, "lr").iloc[:, -1]
     found = {}
-    for model in networks(rows):
+    for model in networks(logs):
         found[key(model)] = _factor(paired(logs[model, "Adam", "tuned"], logs[model, "Adam", "small"]))
         found[f"{key(model)}_rate"] = Estimate((lr[model, "Adam", "tuned"] / lr[model, "Adam", "small"]).median())
     return found
-
-
-@measure("rules")
-def training(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The training loss of the last epoch over that of Adam alone, as `ratios`, at equal epochs; a run that diverged has none,
-    and where one did the network is left out."""
-    logs, found = np.log(last(rows, "train_loss")), {}
-    for model, rule, name in asked(rows):
-        question = QUESTIONS[name]
-        ours, adams = logs[model, rule, question.start], logs[model, "Adam", question.against]
-        if not question.equal_work and np.isfinite([ours, adams]).all():
-            found[f"{key(model, rule)}_{name}"] = _factor(paired(ours, adams))
-    return found
-
-
-def _words(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line for each declared comparison: rule, question, model, p (Holm), word."""
-    return pd.DataFrame(
-        {"rule": rule, "question": name, "model": model, "p": found.holm, "word": found.word}
-        for (rule, name, model), found in _declared(rows).items()
-    )
-
-
-@measure("rules")
-def counts(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many networks a rule is better, worse, equivalent, undecided: adaptive_same_better; worse or equivalent is
-    adaptive_same_not_better."""
-    table = _words(rows)
-    found = {}
-    for (rule, name), part in table.groupby(["rule", "question"]):
-        found |= {f"{key(rule)}_{name}_{word}": Estimate((part.word == word).sum(), n=len(part)) for word in WORDS}
-        found[f"{key(rule)}_{name}_not_better"] = Estimate(part.word.isin(["worse", "equivalent"]).sum(), n=len(part))
-    return found
-
-
-@measure("rules")
-def interaction(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Whether what a rule gains hangs on the network: its ratio to Adam on one network over that on another,
-    adaptive_same_ddplus_mlp. All pairs of networks and all questions of DECLARED with equal starts are one family. Of each
-    question (adaptive_same_differ) and of all, how many comparisons differ and how many are equivalent; pairs: of all."""
-    losses, family = Losses(rows), {}
-    for rule, names in DECLARED.items():
-        for name, pair in itertools.product(names, itertools.combinations(networks(rows), 2)):
-            if QUESTIONS[name].start == QUESTIONS[name].against:
-                family[rule, name, *pair] = [np.subtract(*losses.compared(model, rule, name)) for model in pair]
-    compared = comparison.compare(family, MARGIN)
-    found = {key(*cell): _factor(gap.difference) for cell, gap in compared.items()}
-    words = pd.Series({cell: gap.word for cell, gap in compared.items()})
-    for question, part in [*words.groupby(level=[0, 1]), ((), words)]:
-        found[key(*question, "differ")] = Estimate(part.isin(["better", "worse"]).sum(), n=len(part))
-        found[key(*question, "equivalent")] = Estimate((part == "equivalent").sum(), n=len(part))
-    return found | {"pairs": Estimate(len(words)), "all_equivalent": Estimate((words == "equivalent").all(), n=len(words))}
-
-
-@measure("rules")
-def told_apart(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of the runs with the adaptive rate, by start, whose network is that with the nearest mean curve of cosines over the
-    other seeds; and of the two networks for digits between these two alone, which have the same rates (_digits)."""
-    found = {}
-    for start, curves in turns(rows).groupby(level="start"):
-        curves = curves.droplevel("start")
-        found[start] = _told(curves)
-        found[f"{start}_digits"] = _told(curves.loc[["MLP", "CNN"]])
-    return found
-
-
-def _told(curves: pd.DataFrame) -> Estimate:
-    """The share of curves, a line for each (model, seed), that are nearest to the mean of their own network; n counts seeds."""
-    hits = []
-    for model, seed in curves.index:
-        means = curves.drop(seed, level="seed").groupby(level="model").mean()
-        away = ((means - curves.loc[model, seed]) ** 2).sum(axis=1)
-        hits.append(away.idxmin() == model)
-    return clustered_share(hits, curves.index.get_level_values("seed"))
 
 
 @measure("rules")
@@ -231,7 +231,7 @@ def at_equal_time(rows: pd.DataFrame) -> dict[str, Estimate]:
     done, by their median seconds on this network, when Adam has done all, over Adam's."""
     losses, found = np.log(test_losses(rows)), {}
     spent, epochs = cost(rows), losses.columns[-1]
-    for model, rule in itertools.product(networks(rows), [rule for rule in RULES if "EVE" in rule]):
+    for model, rule in itertools.product(networks(losses), [rule for rule in RULES if "EVE" in rule]):
         done = min(int(epochs / spent[f"{key(model, rule)}_seconds"].value), epochs)
         found[key(model, rule)] = _factor(
             paired(losses.loc[model, rule, "tuned"][done], losses.loc[model, "Adam", "tuned"][epochs])
@@ -266,13 +266,13 @@ def rates_at_the_end(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("rules")
 def cuts(rows: pd.DataFrame) -> dict[str, Estimate]:
     """How often the careful rate cuts, mean over seeds by network, rule and start."""
-    cells = last(rows, "cuts").groupby(level=["model", "rule", "start"])
+    cells = rows[rows.metric == "cuts"].groupby(["model", "rule", "start"]).value
     return {key(*cell): mean(part) for cell, part in cells if "careful" in cell[1]}
 
 
 @measure()
 def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Runs that diverged, and all runs, of rates and of rules."""
+    """Runs that diverged, and all runs, by case."""
     found = {}
     for case, flags in rows[rows.metric == "diverged"].groupby("case"):
         found |= {case: Estimate(flags.value.sum()), f"{case}_runs": Estimate(len(flags))}
@@ -282,26 +282,6 @@ def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
 def _validation(rows: pd.DataFrame) -> pd.Series:
     """Geometric mean over seeds of the validation loss, by network, rule and rate."""
     return np.exp(np.log(trials(rows)).mean(axis=1))
-
-
-@measure("rates")
-def too_large(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """At the largest rate of each network's trials, where the loss jumps: validation loss of the careful rate over Adam's, a
-    family, and over all networks by seed (pooled); that rate over Adam's best (_rate); on how many networks it is better,
-    worse, equivalent, or one of the last two (not_better); the most seeds that a network needs to show HALF_OF_STATED."""
-    logs, best, family, found = np.log(trials(rows)), best_rates(rows), {}, {}
-    for model in [model for model in MODELS if model in logs.index.unique("model")]:
-        lr = logs.loc[model, "Adam"].index.max()
-        family[key(model)] = logs.loc[model, "careful", lr], logs.loc[model, "Adam", lr]
-        found[f"{key(model)}_rate"] = Estimate(lr / best[key(model, "Adam")].value)
-    compared = comparison.compare(family, MARGIN, sign=-1)
-    found |= {model: _factor(gap.difference) for model, gap in compared.items()}
-    found["pooled"] = _factor(paired(*(sum(losses) / len(family) for losses in zip(*family.values(), strict=True))))
-    words = [gap.word for gap in compared.values()]
-    found |= {word: Estimate(words.count(word), n=len(words)) for word in WORDS}
-    found["not_better"] = Estimate(words.count("worse") + words.count("equivalent"), n=len(words))
-    needed = comparison.n_to_decide(family, -np.log(HALF_OF_STATED)).values()
-    return found | {"n_to_decide": max(needed, key=lambda n: n.value)}
 
 
 @measure("rates")
@@ -346,7 +326,7 @@ def _short(method: str) -> str:
     return method.lower().replace("-", "")
 
 
-@measure("rules")
+@measure("vertices", "digits")
 def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
     """The declared comparisons as a table."""
     found, lines = ratios(rows), []
@@ -355,7 +335,7 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             {
                 "Rule": line.rule,
-                "Question": ASKED[line.question],
+                "Starts": QUESTIONS[line.question].label,
                 "Network": line.model,
                 "Ratio of test losses": interval(ratio, fixed),
                 "p (Holm)": number(line.p, 2),
@@ -365,32 +345,25 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-@measure("rules")
+@measure("vertices", "digits")
 def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     """The words alone: a line for each rule and question, a column for each network."""
-    table = _words(rows).pivot(index=["rule", "question"], columns="model", values="word")[networks(rows)]
-    order = [(rule, name) for rule, names in DECLARED.items() for name in names]
-    lines = [{"Rule": rule, "Against Adam": ASKED[name], **table.loc[rule, name]} for rule, name in order]
-    return pd.DataFrame(lines)
+    table = _words(rows).pivot(index=["rule", "question"], columns="model", values="word")
+    table = table[[model for model in MODELS if model in table]].fillna("")
+    order = [(rule, name) for rule, names in DECLARED for name in names]
+    return pd.DataFrame([{"Rule": rule, "Starts": QUESTIONS[name].label, **table.loc[(rule, name)]} for rule, name in order])
 
 
 @measure("rules")
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
     """Every rule from its tuned rate: its loss over Adam's on every network, work and seconds."""
-    found, spent, lines = ratios(rows), cost(rows), []
+    models = networks(test_losses(rows))
+    found, spent, lines = variants(rows), cost(rows), []
     for rule in RULES[1:]:
-        of_networks = {model: interval(found[f"{key(model, rule)}_tuned"], fixed) for model in networks(rows)}
+        of_networks = {model: interval(found[key(model, rule, "tuned")], fixed) for model in models}
         work, seconds = (number(spent[f"{key(rule)}_{metric}"]) for metric in ("work", "seconds"))
         lines.append({"Rule": rule, **of_networks, "Work": work, "Seconds": seconds})
     return pd.DataFrame(lines)
-
-
-@measure("rates")
-def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Geometric means of the validation loss: all trials."""
-    table = _validation(rows).unstack("rule")[list(TUNED)]
-    lines = [(model, lr) for model in MODELS if model in table.index for lr in table.loc[model].index]
-    return pd.DataFrame([{"Network": m, "lr": number(lr, 1), **table.loc[m, lr].map(number)} for m, lr in lines])
 
 
 @measure("steady")

@@ -1,18 +1,20 @@
 """Selections of rows. Without torch: measures and figures use them.
 
-A run is Adam with a rule, on a network, from a start: 'small', the document's rate or one that is as small, or 'tuned', the
-rate that was best for Adam with that rule. A run that diverged stays in: from there on it has the loss of the network before
-any training.
+A run is Adam with a rule, on a network, from a start: 'small', the document's rate or one that is as small; 'tuned', the rate
+that was best for Adam with that rule; 'threefold' and 'tenfold', so many times Adam's best. A run that diverged stays in: it
+has the loss of the network before any training.
 """
 
 import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from .names import MODELS, RULES
+from .names import MODELS
 
 RUN = ["model", "rule", "start", "seed"]
+DECIDED = ("vertices", "digits")  # the cases by which the claims are judged
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Question:
     against: str
     equal_work: bool = False
 
+    @property
+    def label(self) -> str:
+        """The two starts, as tables and figures have them."""
+        return f"{self.start} / {self.against}" + ", equal work" * self.equal_work
+
 
 QUESTIONS = {
     "same": Question("small", "small"),
@@ -31,9 +38,49 @@ QUESTIONS = {
     "tuned": Question("tuned", "tuned"),
     "same_work": Question("small", "small", equal_work=True),
     "tuned_work": Question("tuned", "tuned", equal_work=True),
+    "threefold": Question("threefold", "threefold"),
+    "tenfold": Question("tenfold", "tenfold"),
+    "threefold_control": Question("threefold", "tuned"),
+    "tenfold_control": Question("tenfold", "tuned"),
 }
-EPOCHS = ("same", "control", "tuned")
-DECLARED = {"adaptive": EPOCHS, "careful": EPOCHS, "EVE": tuple(QUESTIONS)}  # compared on every network; Holm within a rule
+DECLARED = (  # the questions of a claim are a family, on every network that was run from their starts
+    ("adaptive", ("same", "control")),
+    ("adaptive", ("tuned",)),
+    ("careful", ("threefold", "tenfold")),
+    ("careful", ("threefold_control", "tenfold_control")),
+    ("EVE", ("same_work", "control")),
+    ("EVE", ("tuned_work",)),
+)
+Family = dict[tuple[str, str, str], tuple[pd.Series, pd.Series]]
+
+
+def decided(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric of every run of DECIDED: one line for each (model, start, seed), one column a rule."""
+    found = rows[rows.case.isin(DECIDED) & (rows.metric == metric)]
+    return found.pivot(index=["model", "start", "seed"], columns="rule", values="value")
+
+
+def families(rows: pd.DataFrame) -> list[Family]:
+    """The families of DECLARED, each comparison by (rule, question, model): logarithms of test losses by seed, with the rule
+    and of Adam alone."""
+    last, within = (np.log(decided(rows, f"test loss{when}")) for when in ("", ", equal work"))
+    there = last.index.droplevel("seed")
+    found = []
+    for rule, names in DECLARED:
+        family = {}
+        for name, model in itertools.product(names, networks(last)):
+            asked = QUESTIONS[name]
+            if (model, asked.start) in there:
+                ours = (within if asked.equal_work else last).loc[(model, asked.start), rule]
+                family[rule, name, model] = ours, last.loc[(model, asked.against), "Adam"]
+        found.append(family)
+    return found
+
+
+def instrument(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """What an instrument says of Adam's runs in DECIDED: one line for each (start, model, seed), one column an epoch."""
+    found = rows[rows.case.isin(DECIDED) & (rows.metric == metric)]
+    return found.pivot(index=["start", "model", "seed"], columns="step", values="value").sort_index()
 
 
 def by_epoch(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -43,7 +90,8 @@ def by_epoch(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def test_losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """The test loss of every run by epoch. That of epoch 0 is the untrained network's, and stands in after a divergence."""
+    """The test loss of every run of case rules by epoch. That of epoch 0 is the untrained network's, and stands in after a
+    divergence."""
     table = by_epoch(rows, "test_loss")
     return table.T.fillna(table[0]).T
 
@@ -53,23 +101,9 @@ def last(rows: pd.DataFrame, metric: str) -> pd.Series:
     return by_epoch(rows, metric).iloc[:, -1]
 
 
-def turns(rows: pd.DataFrame) -> pd.DataFrame:
-    """By (model, start, seed) of the adaptive rate, lr (1 + c cos): c cos of the steps of neighbouring epochs, as the rate's
-    growth tells it, by the later epoch, which is no last one; 0 from a divergence on."""
-    lr = by_epoch(rows, "lr").xs("adaptive", level="rule")
-    return (lr.shift(-1, axis=1) / lr - 1).iloc[:, 1:-1].fillna(0)
-
-
-def asked(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Network, rule and name of the question, of all that case rules can answer."""
-    there = by_epoch(rows, "test_loss").index.droplevel("seed").unique()
-    cells = itertools.product(networks(rows), RULES[1:], QUESTIONS)
-    return [(model, rule, name) for model, rule, name in cells if (model, rule, QUESTIONS[name].start) in there]
-
-
-def networks(rows: pd.DataFrame) -> list[str]:
-    """Those of MODELS that case rules has."""
-    there = set(rows[rows.case == "rules"].model)
+def networks(table: pd.DataFrame | pd.Series) -> list[str]:
+    """Those of MODELS that the index of a table has."""
+    there = table.index.unique("model")
     return [model for model in MODELS if model in there]
 
 

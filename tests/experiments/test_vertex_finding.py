@@ -22,6 +22,7 @@ from secondlook.training.rules import EVE, AdaptiveRate, CarefulRate, Walk
 
 VERTEX = Experiment(ROOT, "vertex_finding")
 KINDS = {"rates": experiment.Rates, "rules": experiment.Rules, "paths": experiment.Paths, "steady": experiment.Steady}
+KINDS |= {case: experiment.Decided for case in selections.DECIDED}
 
 
 def params(case: str, scale: str = "paper", changes=()):
@@ -59,9 +60,10 @@ def test_rules_have_the_document_s_constants():
 
 
 def test_trials_are_equal_and_on_seeds_and_examples_of_their_own():
-    assert set(names.TUNED) == {"Adam", *selections.DECLARED}
+    assert set(names.TUNED) == {"Adam", *(rule for rule, _ in selections.DECLARED)}
     seeds = {case: set(VERTEX.setting(case).seeds) for case in VERTEX.cases}
-    assert not seeds["rates"] & (seeds["rules"] | seeds["paths"] | seeds["steady"])
+    explored = seeds["rules"] | seeds["paths"] | seeds["steady"]
+    assert not seeds["rates"] & explored and not (seeds["vertices"] | seeds["digits"]) & (seeds["rates"] | explored)
     p = params("rates")
     for name in PROBLEMS:
         problem = PROBLEMS[name](p, 0)
@@ -112,24 +114,53 @@ def test_adam_alone_is_the_careful_rate_that_never_cuts(rows):
         assert losses.loc[model, "careful", start, seed].equals(losses.loc[model, "Adam", start, seed])
 
 
-def made_up(losses: dict[tuple[str, str, str], list[list[float]]], work: dict | None = None) -> pd.DataFrame:
-    """Rows of test losses: (network, rule, start) to seeds by epochs from 0; and of work, from epoch 1."""
-    lines = []
-    for metric, runs, first in (("test_loss", losses, 0), ("work", work or {}, 1)):
-        for cell, table in runs.items():
-            for seed, values in enumerate(table):
-                lines += [("rules", *cell, seed, step, metric, value) for step, value in enumerate(values, first)]
+def made_up(losses: dict[tuple[str, str, str], list[list[float]]]) -> pd.DataFrame:
+    """Rows of case rules: test losses by epoch, from 0; (network, rule, start) to seeds by epochs."""
+    lines = [
+        ("rules", *cell, seed, step, "test_loss", value)
+        for cell, table in losses.items()
+        for seed, values in enumerate(table)
+        for step, value in enumerate(values)
+    ]
     return pd.DataFrame(lines, columns=["case", "model", "rule", "start", "seed", "step", "metric", "value"])
 
 
-def test_a_ratio_at_equal_work_is_that_of_the_last_epoch_within_adams_budget():
-    adam, ours = [[8, 4, 2, 1]] * 2, [[8, 2, 1, 0.5]] * 2
-    cells = {("MLP", "Adam", "tuned"): adam, ("MLP", "EVE", "tuned"): ours}
-    work = {("MLP", "Adam", "tuned"): [[np.nan, np.nan, 30]] * 2, ("MLP", "EVE", "tuned"): [[14, 28, 42]] * 2}
-    table = made_up(cells, work)
-    for name, ratio in (("tuned", 0.5), ("tuned_work", 1.0)):
-        ours, adams = measures.Losses(table).compared("MLP", "EVE", name)
-        assert np.exp(ours - adams).to_numpy() == pytest.approx(ratio)
+def last_losses(losses: dict[tuple[str, str, str], list[float]], equal_work: dict | None = None) -> pd.DataFrame:
+    """Rows of case digits: test losses by seed, and at equal work where they are others."""
+    metrics = {"test loss": losses, "test loss, equal work": losses | (equal_work or {})}
+    lines = [
+        ("digits", *cell, seed, 30, metric, value)
+        for metric, table in metrics.items()
+        for cell, values in table.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(lines, columns=["case", "model", "rule", "start", "seed", "step", "metric", "value"])
+
+
+NEAR = np.array([1, 1.01, 1 / 1.01])  # what runs that are alike differ by
+OTHER = NEAR[[1, 0, 2]]
+
+
+def test_comparisons_are_from_the_starts_that_they_name(monkeypatch):
+    """EVE halves the loss from the small rate, at equal work it has three quarters; Adam's best rate has a quarter."""
+    losses = {("MLP", "Adam", "small"): 4 * NEAR, ("MLP", "EVE", "small"): 2 * OTHER, ("MLP", "Adam", "tuned"): NEAR}
+    table = last_losses(losses, {("MLP", "EVE", "small"): 3 * OTHER})
+    monkeypatch.setattr(selections, "DECLARED", (("EVE", ("same_work", "control")),))
+    found = measures.ratios(table)
+    assert found["mlp_eve_same_work"].value == pytest.approx(0.75) and found["mlp_eve_control"].value == pytest.approx(2)
+    assert (measures.counts(table)["eve_same_work_better"].value, measures.counts(table)["eve_control_worse"].value) == (1, 1)
+    assert measures.least(table)["eve_over_constant"].value == pytest.approx(2)  # beside the constant rate, where it is better
+
+
+def test_the_least_ratio_is_over_networks_and_the_condition_over_those_that_gain(monkeypatch):
+    losses = {(model, "Adam", start): NEAR for model in ("MLP", "CNN") for start in ("small", "tuned")}
+    losses |= {("MLP", "adaptive", "small"): OTHER / 2, ("CNN", "adaptive", "small"): 3 * OTHER}
+    losses[("MLP", "Adam", "tuned")] = NEAR / 8
+    monkeypatch.setattr(selections, "DECLARED", (("adaptive", ("same", "control")),))
+    found = measures.least(last_losses(losses))
+    assert found["adaptive_same"].value == pytest.approx(0.5) and found["adaptive_control"].value == pytest.approx(3)
+    assert found["adaptive_over_constant"].value == pytest.approx(4)  # the perceptron alone
+    assert found["adaptive_same"].low < 0.5 < found["adaptive_same"].high < 0.6
 
 
 def test_a_diverged_run_counts_with_the_loss_before_training():
@@ -137,63 +168,52 @@ def test_a_diverged_run_counts_with_the_loss_before_training():
     assert selections.test_losses(table).to_numpy().tolist() == [[3, 2, 3, 3], [4, 2, 1, 0.5]]
 
 
-def rated(growths: dict[str, list[list[float]]]) -> pd.DataFrame:
-    """Rows of the adaptive rate from the small start, which grows by these factors from epoch 2 on: network to seeds by epochs."""
-    lines = []
-    for model, table in growths.items():
-        for seed, factors in enumerate(table):
-            rates = np.cumprod([1, 1, *factors])
-            lines += [("rules", model, "adaptive", "small", seed, step, "lr", lr) for step, lr in enumerate(rates, 1)]
+def courses(of_model: dict[str, list[list[float]]], metric: str = "cosine") -> pd.DataFrame:
+    """Rows of an instrument on Adam, the same from both starts: network to seeds by epochs."""
+    lines = [
+        ("digits", model, "Adam", start, seed, step, metric, value)
+        for start in names.STARTS
+        for model, table in of_model.items()
+        for seed, values in enumerate(table)
+        for step, value in enumerate(values, 2)
+    ]
     return pd.DataFrame(lines, columns=["case", "model", "rule", "start", "seed", "step", "metric", "value"])
 
 
-def test_the_growth_of_the_adaptive_rate_is_its_cosines():
-    table = rated({"MLP": [[1.15, 1.0, 0.85]]})
-    assert selections.turns(table).to_numpy() == pytest.approx(np.array([[0.15, 0, -0.15]]))
-    stopped = table[table.step < 4]
-    assert selections.turns(pd.concat([stopped, table.assign(seed=1)])).loc["MLP", "small", 0].tolist() == [
-        pytest.approx(0.15),
-        0,
-        0,
-    ]
-
-
 def test_a_network_is_told_by_the_other_seeds():
-    """Two networks of two seeds: all alike within a network, then one run of the second like the first."""
-    apart = rated({"MLP": [[1.1, 1.1]] * 3, "CNN": [[0.9, 0.9]] * 3})
-    assert measures.told_apart(apart)["small"].value == 1
-    mixed = rated({"MLP": [[1.1, 1.1]] * 3, "CNN": [[0.9, 0.9], [0.9, 0.9], [1.1, 1.1]]})
-    found = measures.told_apart(mixed)["small"]
+    """Three seeds of two networks: all alike within a network, then one run of the second like the first. Of sizes only the
+    course counts."""
+    sizes = courses({"MLP": [[1, 2], [10, 20], [3, 6]], "CNN": [[2, 1], [20, 10], [6, 3]]}, "step size")
+    apart = courses({"MLP": [[0.9, 0.9]] * 3, "CNN": [[0.1, 0.1]] * 3})
+    found = measures.told_apart(pd.concat([apart, sizes]))
+    assert {value.value for value in found.values()} == {1}
+    mixed = courses({"MLP": [[0.9, 0.9]] * 3, "CNN": [[0.1, 0.1], [0.1, 0.1], [0.9, 0.9]]})
+    found = measures.told_apart(pd.concat([mixed, sizes]))["cosine_small"]
     assert found.value == pytest.approx(5 / 6) and found.n == 3
 
 
 def test_networks_differ_where_the_ratio_of_their_ratios_does(monkeypatch):
     """The rule halves the loss of one network and leaves that of the other as it is."""
-    adam, ours = [1, 1.01, 1 / 1.01], [1.01, 1, 1 / 1.01]
-    losses = {("MLP", "Adam", "small"): [[8, x] for x in adam], ("CNN", "Adam", "small"): [[8, x] for x in adam]}
-    losses |= {("MLP", "EVE", "small"): [[8, x / 2] for x in ours], ("CNN", "EVE", "small"): [[8, x] for x in adam]}
-    work = {cell: [[1]] * 3 for cell in losses}
-    monkeypatch.setattr(measures, "DECLARED", {"EVE": ("same",)})
-    found = measures.interaction(made_up(losses, work))
-    assert found["eve_same_mlp_cnn"].value == pytest.approx(0.5)
+    losses = {(model, "Adam", "small"): NEAR for model in ("MLP", "CNN")}
+    losses |= {("MLP", "EVE", "small"): OTHER / 2, ("CNN", "EVE", "small"): OTHER}
+    monkeypatch.setattr(selections, "DECLARED", (("EVE", ("same_work",)),))
+    found = measures.interaction(last_losses(losses))
+    assert found["eve_same_work_mlp_cnn"].value == pytest.approx(0.5)
     assert found["differ"].value == found["pairs"].value == 1 and found["all_equivalent"].value == 0
 
 
-def test_the_careful_rate_is_compared_at_the_largest_rate_of_the_trials():
-    lines = [
-        ("rates", "MLP", rule, lr, seed, "validation loss", loss * factor)
-        for rule, lr, loss in [
-            ("Adam", 0.01, 1),
-            ("Adam", 0.1, 8),
-            ("careful", 0.01, 1),
-            ("careful", 0.1, 2),
-        ]
-        for seed, factor in enumerate([1, 1.01, 1 / 1.01] if rule == "Adam" else [1.01, 1, 1 / 1.01])
-    ]
-    table = pd.DataFrame(lines, columns=["case", "model", "rule", "lr", "seed", "metric", "value"])
-    found = measures.too_large(table)
-    assert found["mlp"].value == found["pooled"].value == pytest.approx(0.25) and found["mlp_rate"].value == pytest.approx(10)
-    assert (found["better"].value, found["not_better"].value) == (1, 0)
+def test_rates_that_are_too_large_are_multiples_of_adam_s_best(rows):
+    p = params("digits")
+    assert p.rate("CNN", "careful", "tenfold") == pytest.approx(10 * p.tuned["CNN"]["Adam"])
+    assert p.rate("CNN", "EVE", "tuned") == p.tuned["CNN"]["EVE"] and p.rate("CNN", "EVE", "small") == p.small["CNN"]
+
+
+def test_decided_runs_are_those_of_case_rules(rows):
+    """The same seed, network, rule and start: the same last loss; at equal work EVE's first epoch, 3 1/3 of 6 gradients."""
+    losses, found = selections.test_losses(rows), selections.decided(rows, "test loss")
+    within = selections.decided(rows, "test loss, equal work")
+    assert found.loc[("AllCNN", "small", 0), "Adam"] == losses.loc[("AllCNN", "Adam", "small", 0)].iloc[-1]
+    assert within.loc[("AllCNN", "small", 0), "EVE"] == losses.loc[("AllCNN", "EVE", "small", 0), 1]
 
 
 def test_principal_axes_of_paths_from_one_start():
@@ -217,7 +237,13 @@ def test_every_number_of_section_and_claims_is_measured(rows):
     summary = study.summarise(VERTEX, rows)
     found = {claim["id"]: claim for claim in claims.judge_all([(VERTEX, summary)])}
     assert list(found) == ["D2", "D2b", "D3", "D4", "D4b", "D5", "D5b"]
-    names = {**summary.measures, "tables": summary.tables, "table": lambda table: str(len(table)), "verdict": lambda name: name}
+    names = {
+        **summary.measures,
+        "has": lambda case: True,
+        "tables": summary.tables,
+        "table": lambda table: str(len(table)),
+        "verdict": lambda name: name,
+    }
     text = fill((VERTEX.folder / "section.md").read_text(), names, "section.md")
     assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
 

@@ -11,15 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from secondlook.reporting.style import COLOUR
-from secondlook.study.statistics import mean
+from secondlook.study.statistics import LEVEL, mean
 
 BESIDE = 0.15  # how far dots and interval lie from their line
 
 
-def spread(panel: Axes, at: float, values: pd.Series, colour: str, show: Callable = lambda x: x) -> None:
+def spread(panel: Axes, at: float, values: pd.Series, colour: str, show: Callable = lambda x: x, level: float = LEVEL) -> None:
     """On the line `at`, every value as a dot above, and below a diamond at the mean with its interval; drawn as `show` maps
     them, say from logarithms to factors."""
-    found = mean(values)
+    found = mean(values, level)
     panel.plot(show(values), [at - BESIDE] * len(values), "o", color=colour, alpha=0.45, markeredgewidth=0)
     panel.plot([show(end) for end in found.ends], [at + BESIDE] * 2, color=colour)
     panel.plot(show(found.value), at + BESIDE, "D", color=colour)
