@@ -2,8 +2,9 @@
 
 Claim     the demonstration of instrumenting-adam: linear regression on 10,000 points, 5 epochs of Adam; its figures show a
           distance travelled of 0.5615 and shares of 0.891 and 0.109 for the two principal axes of the path.
-Cases     demo (20 orders of the points), path (one of them step by step), draws (what the noise of the points alone decides),
-          steady (do the steps of second-order optimisers point more steadily?), rules (a first look at the document's rules).
+Cases     demo (20 orders of the points), redrawn (20 draws of their noise), path (one order step by step), draws (what noise
+          alone decides), steady (do the steps of second-order optimisers point more steadily?), rules (a first look at those of the
+          document).
 Hardware  one CPU core; under a minute.
 """
 
@@ -20,7 +21,7 @@ from torch.nn import functional
 from secondlook.curvature.objective import Objective, of_module
 from secondlook.optim import KFAC, AdaHessian, Newton
 from secondlook.study.declare import case
-from secondlook.study.parameters import Fraction, Number, Positive, PositiveInt
+from secondlook.study.parameters import Count, Fraction, Number, Positive, PositiveInt
 from secondlook.training.instruments import LocalShape, Recorder
 from secondlook.training.path import Path
 from secondlook.training.rules import EVE, AdaptiveRate, CarefulRate, Walk
@@ -132,6 +133,27 @@ def demo(p: Shared, seed: int):
     found = {"train error": error[: p.train].mean(), "test error": error[p.train :].mean()}
     found |= {"first axis": walked.pca()[1][0].item(), "travelled by steps": walked.travelled}
     for metric, value in found.items():
+        yield {"step": p.epochs, "metric": metric, "value": value}
+
+
+@dataclass(frozen=True)
+class Redrawn(Shared):
+    noise: Count  # the seed of other dm and db
+
+    @property
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        return points(self.train + self.test, self.spread, seed=self.noise)
+
+
+@case(Shared)
+def redrawn(p: Shared, seed: int):
+    """As `demo`, on noise that is drawn anew: the share of the path's first axis and the distance from start to end."""
+    line = model(p.start)
+    optimizer = torch.optim.Adam(line.parameters(), lr=p.lr)
+    walked = listening(optimizer, line)
+    for _ in losses(Redrawn(**vars(p), noise=seed), step_of(optimizer, line), seed):
+        pass
+    for metric, value in {"first axis": walked.pca()[1][0].item(), "displacement": walked.displacement}.items():
         yield {"step": p.epochs, "metric": metric, "value": value}
 
 

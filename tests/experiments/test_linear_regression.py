@@ -105,6 +105,13 @@ def test_demo_agrees_with_a_loop_written_out():
     assert value["first axis", p.epochs] == pytest.approx(singular[0] / singular.sum(), abs=1e-4)
 
 
+def test_noise_is_drawn_anew_on_the_same_line_at_the_same_places():
+    p = experiment.Shared(**EXPERIMENT.setting("redrawn", "smoke").parameters | {"start": (0.0, 0.4)})
+    one, other = (experiment.Redrawn(**vars(p), noise=seed).points for seed in (0, 1))
+    assert np.array_equal(one[0], p.points[0]) and np.array_equal(one[0], other[0])
+    assert 0 < np.abs(one[1] - other[1]).max() < 4 * p.spread and 0 < np.abs(one[1] - p.points[1]).max() < 4 * p.spread
+
+
 def test_two_runs_are_the_same_to_the_bit(rows):
     again = run(EXPERIMENT, EXPERIMENT.setting("path", "smoke"))
     first = rows[rows.case == "path"][again.columns].reset_index(drop=True)
@@ -114,7 +121,8 @@ def test_two_runs_are_the_same_to_the_bit(rows):
 def test_stated_numbers_are_compared_with_single_runs():
     """Distances .56, .57, .58 have the mean .57 and the spread .01; the share's mean, .8912, prints as .891."""
     values = {"displacement": [0.56, 0.57, 0.58], "first axis": [0.8902, 0.8912, 0.8922]}
-    lines = [("demo", metric, seed, 5, x) for metric, runs in values.items() for seed, x in enumerate(runs)]
+    cases = {"displacement": "demo", "first axis": "redrawn"}
+    lines = [(cases[metric], metric, seed, 5, x) for metric, runs in values.items() for seed, x in enumerate(runs)]
     found = EXPERIMENT.part("measures").from_stated(pd.DataFrame(lines, columns=["case", "metric", "seed", "step", "value"]))
     assert found["distance"].value == pytest.approx((0.57 - 0.56155) / 0.01) and found["share"].value == pytest.approx(0)
 
