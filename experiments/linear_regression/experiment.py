@@ -3,8 +3,8 @@
 Claim     the demonstration of instrumenting-adam: linear regression on 10,000 points, 5 epochs of Adam; its figures show a
           distance travelled of 0.5615 and shares of 0.891 and 0.109 for the two principal axes of the path.
 Cases     demo (20 orders of the points), redrawn (20 draws of their noise), path (one order step by step), draws (what noise
-          alone decides), steady (do the steps of second-order optimisers point more steadily?), rules (a first look at those of the
-          document).
+          alone decides), steady (do the steps of second-order optimisers point more steadily?), rules (a first look at the
+          slides' rules).
 Hardware  one CPU core; under a minute.
 """
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .methods import Make, compare_on_this_batch
-from .problems import Problem
+from .problems import Network, Problem
 
 LEAST_GRADIENT = 1e-12  # largest component of g at which L-BFGS stops
 Batches = Callable[[], Iterable[Tensor | slice]]  # of the next epoch
@@ -57,7 +57,7 @@ def shuffled(examples: int, size: int, generator: torch.Generator) -> Batches:
 
 
 def descend(
-    problem: Problem,
+    problem: Problem | Network,
     make: Make,
     rates: Sequence[float],
     levels: Sequence[float],
@@ -66,10 +66,10 @@ def descend(
     batches: Batches = whole,
     same_batch: bool = False,
 ) -> list[Arrivals]:
-    """Runs from theta = 0, one for each rate, side by side on the same batches, `epochs` long or until all have arrived at the
+    """Runs from theta_0, one for each rate, side by side on the same batches, `epochs` long or until all have arrived at the
     last level. An adaptive optimiser has one rate for all its parameters: give it one. `same_batch`: see
     `methods.compare_on_this_batch`."""
-    params = [torch.zeros_like(problem.X[0], requires_grad=True) for _ in rates]
+    params = [problem.start.clone().requires_grad_() for _ in rates]
     optimizer = make([{"params": [p], "lr": lr} for p, lr in zip(params, rates, strict=True)], probes)
     backward = getattr(optimizer, "backward", Tensor.backward)
     watch, seconds = Watch(levels, len(rates)), 0.0
@@ -89,10 +89,10 @@ def descend(
     return watch.arrivals()
 
 
-def lbfgs(problem: Problem, levels: Sequence[float], evaluations: int) -> Arrivals:
+def lbfgs(problem: Problem | Network, levels: Sequence[float], evaluations: int) -> Arrivals:
     """Torch's L-BFGS with a memory of 10 steps and its line search for the strong Wolfe conditions, so without a rate. An
     evaluation of f and g counts as a step: a point is judged by the evaluations before its own, as those of the others are."""
-    theta = torch.zeros_like(problem.X[0], requires_grad=True)
+    theta = problem.start.clone().requires_grad_()
     tolerances = {"tolerance_grad": LEAST_GRADIENT, "tolerance_change": 0.0}
     limits = {"max_iter": evaluations, "max_eval": evaluations}
     optimizer = torch.optim.LBFGS([theta], history_size=10, line_search_fn="strong_wolfe", **tolerances, **limits)

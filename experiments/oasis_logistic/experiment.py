@@ -3,10 +3,11 @@
 Claim     jahani2021oasis: with a rate that adapts to the curvature, OASIS "does not require the tedious task of learning rate
           tuning", on regularised logistic regression and non-linear least squares, "in both deterministic and stochastic
           regimes". Here: OASIS in one setting for all problems, against methods at the best of eight rates for every problem.
-Data      scikit-learn's tumours and digits, and generated problems of condition 1e2 to 1e6.
-Cases     problems (how hard they are), rates and deterministic (full gradients: all trials, the comparison), batch_rates and
-          batches (the same with mini-batches), constants (what a wrong one costs), times (seconds).
-Hardware  one CPU core, a quarter of an hour in all.
+Data      scikit-learn's tumours and digits, and generated problems of condition 1e2 to 1e6; a small network on the digits.
+Cases     problems (how hard they are), rates and deterministic (full gradients: all trials, the comparison), fresh (the claim's
+          comparison alone, on as many fresh seeds as it asks for), batch_rates and batches (the same with mini-batches),
+          network_rates to network_batches (the four on the network), constants (what a wrong one costs), times (seconds).
+Hardware  one CPU core, half an hour in all.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from secondlook.training import generator
 from .descents import Arrivals, descend, lbfgs, shuffled, whole
 from .methods import methods
 from .names import QUASI_NEWTON, SAME_BATCH, TUNED, UNTUNED
-from .problems import PROBLEMS, Problem
+from .problems import PROBLEMS, Network, Problem
 
 FULL = (*TUNED, *UNTUNED, QUASI_NEWTON)  # with full gradients
 
@@ -40,7 +41,7 @@ class Shared:
     epochs: PositiveInt
 
 
-def made(p: Shared, name: str, seed: int) -> Problem:
+def made(p: Shared, name: str, seed: int) -> Problem | Network:
     return PROBLEMS[name](seed, p.examples, p.features)
 
 
@@ -102,7 +103,9 @@ def _trials(p: Rates, name: str, seed: int, batch: int | None) -> Iterator[dict]
             yield from arrived(p, {"problem": name, "method": method, "lr": lr}, found)
 
 
-def course(p: Shared, problem: Problem, method: str, rates, seed: int, batch: int | None = None, **constants) -> list[Arrivals]:
+def course(
+    p: Shared, problem: Problem | Network, method: str, rates, seed: int, batch: int | None = None, **constants
+) -> list[Arrivals]:
     """The runs of a method from its rates; those of GD are multiples of 1/L. The same seed draws the same batches for all."""
     make = methods(**{"beta2": p.beta2, "alpha": p.alpha} | constants)[method]
     unit = 1 / problem.smoothness if method == "GD" else 1.0
@@ -112,13 +115,13 @@ def course(p: Shared, problem: Problem, method: str, rates, seed: int, batch: in
     return descend(problem, make, lrs, p.levels, p.epochs, probes, batches, same_batch=method in SAME_BATCH)
 
 
-@case(Rates, place=True)
+@case(Rates, "rates", "network_rates", place=True)
 def rates(p: Rates, seed: int, place: Place):
     """Full gradients: see `tried`."""
     yield from tried(p, seed, place, None)
 
 
-@case(BatchRates, place=True)
+@case(BatchRates, "batch_rates", "network_batch_rates", place=True)
 def batch_rates(p: BatchRates, seed: int, place: Place):
     """Mini-batches: see `tried`."""
     yield from tried(p, seed, place, p.batch)
@@ -134,7 +137,7 @@ class Batches(Compared):
     batch: PositiveInt
 
 
-def once(p: Compared, name: str, problem: Problem, method: str, seed: int, batch: int | None = None) -> Arrivals:
+def once(p: Compared, name: str, problem: Problem | Network, method: str, seed: int, batch: int | None = None) -> Arrivals:
     """The run of a method at its tuned rate, or in its one setting."""
     if method == QUASI_NEWTON:
         return lbfgs(problem, p.levels, p.epochs)
@@ -154,13 +157,19 @@ def _methods(p: Compared, name: str, seed: int, methods: tuple[str, ...], batch:
         yield from arrived(p, {"problem": name, "method": method}, once(p, name, problem, method, seed, batch))
 
 
-@case(Compared, place=True)
+@case(Compared, "deterministic", "network", place=True)
 def deterministic(p: Compared, seed: int, place: Place):
     """Full gradients: see `compared`."""
     yield from compared(p, seed, place, FULL)
 
 
-@case(Batches, place=True)
+@case(Compared, place=True)
+def fresh(p: Compared, seed: int, place: Place):
+    """Full gradients, OASIS and gradient descent: see `compared`."""
+    yield from compared(p, seed, place, ("GD", "OASIS"))
+
+
+@case(Batches, "batches", "network_batches", place=True)
 def batches(p: Batches, seed: int, place: Place):
     """Mini-batches: see `compared`."""
     yield from compared(p, seed, place, (*TUNED, *UNTUNED, *SAME_BATCH), p.batch)

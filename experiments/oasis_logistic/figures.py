@@ -51,7 +51,7 @@ def ratios(rows: pd.DataFrame) -> Figure:
     the line at 1 OASIS is faster, in the grey band slower by less than 2. At the edges only one of the two arrives.
     """
     names = problems(rows, "deterministic")
-    shown = ("GD", "AdGD", "Adam", "AdaHessian", "L-BFGS")
+    shown = ("GD", "AdGD", "Adam", "AdaHessian", "L-BFGS", "OASIS, fixed")
     figure, panels = style.axes(1, 2, height=4.6, sharey=True)
     edge = 300.0
     spent = until(rows, "deterministic")
@@ -61,7 +61,7 @@ def ratios(rows: pd.DataFrame) -> Figure:
         for row, name in enumerate(names):
             part = table.loc[name]
             for i, method in enumerate(shown):
-                height = row + (i - 2) * 0.16
+                height = row + (i - 2.5) * 0.14
                 with np.errstate(invalid="ignore"):
                     found = (part[method] / part["OASIS"]).to_numpy()
                 if np.isnan(found).all():
@@ -146,4 +146,30 @@ def batches(rows: pd.DataFrame) -> Figure:
         panel.grid(axis="y", visible=False)
     panels[0, 0].set_yticks(range(len(STOCHASTIC)), STOCHASTIC)
     panels[0, 0].invert_yaxis()
+    return figure
+
+
+@figure("network", "network_batches")
+def network(rows: pd.DataFrame) -> Figure:
+    """Shows: on the network, epochs until the training loss is at the target, with all examples and with mini-batches; a dot a
+    seed, a bar at the median; what misses lies on the dashed line. Hollow: gradients compared on one batch.
+    """
+    figure, panels = style.axes(1, 2, height=2.7)
+    titles = {"network": "all examples", "network_batches": "mini-batches"}
+    for panel, (case, title) in zip(panels, titles.items(), strict=True):
+        spent = until(rows, case)
+        methods = [method for method in dict.fromkeys((*METHODS, *STOCHASTIC)) if method in spent]
+        top = spent.to_numpy()[np.isfinite(spent)].max(initial=1.0)
+        for height, method in enumerate(methods):
+            colour = style.COLOUR[method.removesuffix(", same batch")]
+            face = "white" if method.endswith("same batch") else colour
+            found = spent[method].replace(np.inf, MISS * top)
+            beside = height + np.linspace(-0.2, 0.2, len(found))
+            panel.plot(found, beside, "o", color=colour, markerfacecolor=face, markersize=2.5, alpha=0.5)
+            panel.plot(np.median(found), height, "|", color=colour, markersize=9, markeredgewidth=2)
+        panel.axvline(MISS * top, color=style.INK, linewidth=0.6, linestyle="--")
+        panel.set(xscale="log", title=title, xlabel="epochs")
+        panel.set_yticks(range(len(methods)), methods)
+        panel.invert_yaxis()
+        panel.grid(axis="y", visible=False)
     return figure

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import scipy
 
+from secondlook.study.comparison import simultaneous
 from secondlook.study.declare import measure
-from secondlook.study.statistics import LEVEL, Estimate, median
+from secondlook.study.statistics import Estimate, median, share
 from secondlook.study.text import interval, key, number
 
 from .names import QUASI_NEWTON, TUNED
@@ -24,7 +25,6 @@ from .selections import (
     levels,
     problems,
     ratio,
-    trials,
     until,
     work,
     wrong,
@@ -61,16 +61,19 @@ def _compared(spent: pd.DataFrame, method: str, rivals) -> dict[str, Estimate]:
     return found
 
 
-@measure("deterministic")
+@measure("deterministic", "fresh")
 def worst(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Epochs of untuned OASIS over those of tuned gradient descent: the problem with the largest median ratio, its interval
-    simultaneous over all problems that are compared. `seeds`: how many would bring its upper end to LIMIT, or nan where it is
-    not below that in the median; by the normal law of a median, from the spread of the ratios' logarithms."""
-    ratios = [ratio(part["OASIS"], part["GD"]) for _, part in until(rows, "deterministic").groupby(level="problem")]
-    ratios = [values for values in ratios if len(values)]
+    simultaneous over all problems that are compared; of case fresh where that has the problem, else of case deterministic.
+    `seeds`: how many would bring its upper end to LIMIT, or nan where it is not below that in the median; by the normal law of
+    a median, from the spread of the ratios' logarithms."""
+    tables = {
+        problem: part for case in ("deterministic", "fresh") for problem, part in until(rows, case).groupby(level="problem")
+    }
+    ratios = [values for part in tables.values() if len(values := ratio(part["OASIS"], part["GD"]))]
     if not ratios:
         return {"gd": Estimate(np.nan), "seeds": Estimate(np.nan)}
-    level = 1 - (1 - LEVEL) / len(ratios)
+    level = simultaneous(len(ratios))
     largest = max(ratios, key=np.median)
     found = median(largest, level)
     if not (0 < found.value < LIMIT and len(largest) > 1 and np.isfinite(largest).all()):
@@ -106,12 +109,23 @@ def oasis_work(rows: pd.DataFrame) -> dict[str, Estimate]:
     return _compared(work(until(rows, "deterministic")), "OASIS", RIVALS)
 
 
+def _arrivals(spent: pd.DataFrame) -> dict[str, Estimate]:
+    """On how many problems each method arrives from more than half of the seeds; and less gradient descent's number (_more).
+    The ends count the problems on which the interval of that share, simultaneous over problems, is above a half or holds it."""
+    there, found = np.isfinite(spent).groupby(level="problem"), {}
+    for method in spent:
+        shares = [share(hits, simultaneous(len(there))) for _, hits in there[method]]
+        ends = [sum(of(e) > 0.5 for e in shares) for of in (lambda e: e.value, lambda e: e.low, lambda e: e.high)]
+        found[key(method)] = Estimate(*ends, n=len(shares))
+    gd = found["gd"]
+    more = {f"{name}_more": Estimate(e.value - gd.value, e.low - gd.high, e.high - gd.low, n=e.n) for name, e in found.items()}
+    return found | more
+
+
 @measure("deterministic")
 def arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many problems each method comes to the target, by its median; `more`: OASIS less gradient descent."""
-    medians = until(rows, "deterministic").groupby(level="problem").median()
-    found = {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in METHODS}
-    return found | {"more": Estimate(found["oasis"].value - found["gd"].value, n=len(medians))}
+    """With all examples: see `_arrivals`."""
+    return _arrivals(until(rows, "deterministic"))
 
 
 @measure("deterministic")
@@ -140,10 +154,22 @@ def gaps(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("batches")
 def batch_arrivals(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """On how many problems each method comes to the target of mini-batches; `_more`: less gradient descent's."""
-    medians = until(rows, "batches").groupby(level="problem").median()
-    found = {key(method): Estimate(np.isfinite(medians[method]).sum(), n=len(medians)) for method in STOCHASTIC}
-    return found | {f"{name}_more": Estimate(each.value - found["gd"].value, n=each.n) for name, each in found.items()}
+    """With mini-batches: see `_arrivals`."""
+    return _arrivals(until(rows, "batches"))
+
+
+@measure(cases={"network": "network", "network_batches": "network_batches"})
+def network(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """On the network, median epochs of OASIS, in each of its forms, over those of gradient descent at its best rate (oasis), by
+    the seeds of which one arrives, with intervals that hold for both regimes at once; the share of seeds of which each method
+    arrives (oasis_arrives), and its median gap at the end (oasis_gap)."""
+    spent, ends = until(rows, case), at_the_end(rows, case)
+    found = {}
+    for method in spent:
+        name, values = key(method), ratio(spent[method], spent["GD"])
+        found[name] = median(values, simultaneous(2)) if len(values) else Estimate(np.nan, n=0)
+        found |= {f"{name}_arrives": share(np.isfinite(spent[method])), f"{name}_gap": median(ends[method])}
+    return found
 
 
 def _costs(rows: pd.DataFrame, method: str, constant: str) -> pd.DataFrame:
@@ -231,7 +257,8 @@ def conditions(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("rates", "batch_rates")
 def inside(rows: pd.DataFrame) -> dict[str, Estimate]:
     """How many of the chosen rates lie inside their range."""
-    found = {case: best(rows, case).inside for case in ("rates", "batch_rates")}
+    there = [case for case in ("rates", "batch_rates", "network_rates", "network_batch_rates") if case in set(rows.case)]
+    found = {case: best(rows, case).inside for case in there}
     return {case: Estimate(flags.sum(), n=len(flags)) for case, flags in found.items()}
 
 
@@ -303,11 +330,3 @@ def times_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Median milliseconds to the target."""
     taken = 1000 * until(rows, "times", metric="seconds")
     return pd.DataFrame([{"Problem": p, **{m: _cell(taken.loc[p][m], 2) for m in METHODS}} for p in problems(rows, "times")])
-
-
-@measure(cases={"trial_table": "rates", "batch_trial_table": "batch_rates"})
-def trial_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
-    """All trials, with full gradients and with mini-batches: rate, and median epochs to the target."""
-    epochs = trials(rows, case).epochs.unstack("problem")[problems(rows, case)].sort_index().reindex(TUNED, level="method")
-    cells = epochs.map(lambda e: f"{e:g}" if np.isfinite(e) else "–").rename_axis(["Method", "lr"]).reset_index()
-    return cells.assign(lr=cells.lr.map("{:g}".format))

@@ -20,7 +20,7 @@ from torch.optim import SGD, Adam, Optimizer
 from secondlook.optim import OASIS, AdaHessian
 
 from .names import WARM_UP
-from .problems import Problem
+from .problems import Network, Problem
 
 
 class AdGD(Optimizer):
@@ -71,7 +71,7 @@ def methods(beta2: float, alpha: float) -> dict[str, Make]:
     }
 
 
-def compare_on_this_batch(optimizer: Optimizer, problem: Problem, batch: Tensor | slice) -> None:
+def compare_on_this_batch(optimizer: Optimizer, problem: Problem | Network, batch: Tensor | slice) -> None:
     """Before a step of OASIS or AdGD: let its last gradient be that of the present batch, at the last theta.
 
     As in the stochastic version of Malitsky and Mishchenko (their section on it); costs a gradient.

@@ -3,9 +3,10 @@ r"""Regularised logistic regression and non-linear least squares, on data at han
     logistic    f(theta) = 1/N sum_i [ log(1 + e^{u_i}) - y_i u_i ] + penalty/2 |theta|^2,      u = X theta,  y_i in {0, 1}
     squares     f(theta) = 1/N sum_i ( y_i - sigma(u_i) )^2         + penalty/2 |theta|^2,      sigma(u) = 1 / (1 + e^{-u})
 
-Squares are not convex. All descents start at theta = 0 and are judged by the gap, the share of the way that is left:
+Squares are not convex. All descents start at theta_0 = 0, of the network at random, and are judged by the gap, the share of the
+way that is left:
 
-    gap(theta) = ( f(theta) - f* ) / ( f(0) - f* )
+    gap(theta) = ( f(theta) - f* ) / ( f(theta_0) - f* )
 
 with f* = f(theta*) where the gradient vanishes to rounding (`newton`). Everything is in float64.
 
@@ -15,6 +16,9 @@ with f* = f(theta*) where the gradient vanishes to rounding (`newton`). Everythi
                         from 1 to 1/condition, along random directions
     sparse              generated: features are there in a share of the examples that falls evenly in the logarithm from 1/2
                         to 1/20; the Hessian at 0 has the diagonal h_1 ... h_n, and beside it only what features share
+
+    network             a perceptron with tanh on the ten digits, mean cross-entropy, no penalty: not convex; its least loss is
+                        not known, so that f* = 0 and gap = f(theta) / f(theta_0)
 
 For generated data penalty = 1/(2 condition), and labels are drawn with P(y = 1) = sigma(x^T theta_true), where every direction
 (rotated) or feature (sparse) has the same expected part in the spread of x^T theta_true, so that none is negligible.
@@ -26,7 +30,7 @@ from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import cross_entropy, linear, softplus
 
 from secondlook.problems.quadratics import rotation, spectrum
 
@@ -40,6 +44,7 @@ COMMON, RARE = 0.5, 0.05  # shares of examples that have the first and the last 
 SPREAD = 2.0  # of x^T theta_true: its standard deviation
 ARMIJO = 1e-4
 STEPS = 200  # of Newton's method, at most
+HIDDEN, CLASSES = 32, 10  # of the network
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,11 @@ class Problem:
         """f at theta (n,), a scalar."""
         return self.losses(theta[:, None])[0]
 
+    @property
+    def start(self) -> Tensor:
+        """theta_0: (n,)."""
+        return torch.zeros_like(self.X[0])
+
     @cached_property
     def smoothness(self) -> float:
         """L: no eigenvalue of the Hessian is larger anywhere."""
@@ -68,12 +78,12 @@ class Problem:
     @cached_property
     def minimum(self) -> Tensor:
         """theta*: (n,)."""
-        return newton(self.loss, self.X.new_zeros(self.X.shape[1]))
+        return newton(self.loss, self.start)
 
     @cached_property
     def ends(self) -> tuple[Tensor, Tensor]:
-        """f(0) and f*."""
-        return self.loss(torch.zeros_like(self.minimum)), self.loss(self.minimum)
+        """f(theta_0) and f*."""
+        return self.loss(self.start), self.loss(self.minimum)
 
     def gaps(self, losses: Tensor) -> Tensor:
         """The gap of every loss."""
@@ -83,6 +93,39 @@ class Problem:
     def hessian(self, theta: Tensor) -> Tensor:
         """H at theta: (n, n)."""
         return hessian(self.loss, theta)
+
+
+@dataclass(frozen=True)
+class Network:
+    """theta holds W (hidden, pixels), b (hidden,), V (classes, hidden), c (classes,); the outputs of x are V tanh(W x + b) + c.
+
+    X: (N, pixels). y: (N,), the classes. start: theta_0 (n,).
+    """
+
+    X: Tensor
+    y: Tensor
+    start: Tensor
+    smoothness: float = 1.0  # not known: rates of gradient descent are in units of 1
+
+    def losses(self, theta: Tensor, batch: Tensor | slice = slice(None)) -> Tensor:
+        """f at each column of theta (n, R), on the examples `batch`: (R,)."""
+        return torch.stack([self.loss(column, batch) for column in theta.T])
+
+    def loss(self, theta: Tensor, batch: Tensor | slice = slice(None)) -> Tensor:
+        """f at theta (n,), a scalar."""
+        pixels = self.X.shape[1]
+        W, b, V, c = theta.split([HIDDEN * pixels, HIDDEN, CLASSES * HIDDEN, CLASSES])
+        h = torch.tanh(linear(self.X[batch], W.unflatten(0, (HIDDEN, pixels)), b))  # (N_b, hidden)
+        return cross_entropy(linear(h, V.unflatten(0, (CLASSES, HIDDEN)), c), self.y[batch])
+
+    @cached_property
+    def first(self) -> Tensor:
+        """f(theta_0)."""
+        return self.loss(self.start)
+
+    def gaps(self, losses: Tensor) -> Tensor:
+        """The gap of every loss."""
+        return losses / self.first
 
 
 def hessian(loss: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
@@ -110,23 +153,37 @@ def newton(loss: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
 
 @cache
 def _shipped(name: str) -> tuple[Tensor, Tensor]:
-    """X with a column of ones, and y, of all examples."""
+    """x, scaled, and y of all examples."""
     from sklearn import datasets
 
     if name == "cancer":
         x, y = map(torch.from_numpy, datasets.load_breast_cancer(return_X_y=True))
-        x = (x - x.mean(0)) / x.std(0)
-    else:
-        x, y = map(torch.from_numpy, datasets.load_digits(return_X_y=True))
-        x, y = x / 16, y % 2
-    return torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1), y.to(x.dtype)
+        return (x - x.mean(0)) / x.std(0), y
+    x, y = map(torch.from_numpy, datasets.load_digits(return_X_y=True))
+    return x / 16, y
+
+
+def _drawn(name: str, seed: int, examples: int) -> tuple[Tensor, Tensor]:
+    """x and y of so many of the examples."""
+    x, y = _shipped(name)
+    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:examples]
+    return x[chosen], y[chosen]
 
 
 def shipped(seed: int, examples: int, features: int, *, name: str, fit: str) -> Problem:
     """So many of the examples, drawn; they have their own number of features."""
-    X, y = _shipped(name)
-    chosen = torch.randperm(len(X), generator=torch.Generator().manual_seed(seed))[:examples]
-    return Problem(X[chosen], y[chosen], 1 / len(chosen), fit)
+    x, y = _drawn(name, seed, examples)
+    return Problem(torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1), (y % 2).to(x.dtype), 1 / len(x), fit)
+
+
+def network(seed: int, examples: int, features: int) -> Network:
+    """So many of the digits, drawn; every layer starts at U(-1, 1) / sqrt(its inputs), as torch's own do."""
+    x, y = _drawn("digits", seed, examples)
+    generator = torch.Generator().manual_seed(seed)
+    pixels = x.shape[1]
+    layers = [(HIDDEN * (pixels + 1), pixels), (CLASSES * (HIDDEN + 1), HIDDEN)]  # numbers, inputs
+    start = [(2 * torch.rand(count, generator=generator, dtype=x.dtype) - 1) / inputs**0.5 for count, inputs in layers]
+    return Network(x, y, torch.cat(start))
 
 
 def rotated(seed: int, examples: int, features: int, *, condition: float) -> Problem:
@@ -162,7 +219,7 @@ def _labels(X: Tensor, generator: torch.Generator) -> Tensor:
     return torch.bernoulli((X @ theta).sigmoid(), generator=generator)
 
 
-PROBLEMS: dict[str, Callable[[int, int, int], Problem]] = {  # of (seed, examples, features)
+PROBLEMS: dict[str, Callable[[int, int, int], Problem | Network]] = {  # of (seed, examples, features)
     "cancer": partial(shipped, name="cancer", fit="logistic"),
     "digits": partial(shipped, name="digits", fit="logistic"),
     "cancer, squares": partial(shipped, name="cancer", fit="squares"),
@@ -173,4 +230,5 @@ PROBLEMS: dict[str, Callable[[int, int, int], Problem]] = {  # of (seed, example
     "sparse 1e2": partial(sparse, condition=1e2),
     "sparse 1e4": partial(sparse, condition=1e4),
     "sparse 1e6": partial(sparse, condition=1e6),
+    "network": network,
 }

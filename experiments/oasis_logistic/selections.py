@@ -7,7 +7,9 @@ from .names import PRICES, QUASI_NEWTON, SAME_BATCH, TUNED, UNTUNED
 
 METHODS = (*UNTUNED, *TUNED, QUASI_NEWTON)
 STOCHASTIC = ("OASIS", SAME_BATCH[0], "AdGD", SAME_BATCH[1], *TUNED)
-TARGET = {"deterministic": 1e-4, "batches": 1e-2, "rates": 1e-4, "batch_rates": 1e-2, "constants": 1e-4, "times": 1e-4}
+TARGET = dict.fromkeys(("rates", "deterministic", "fresh", "constants", "times"), 1e-4)
+TARGET |= dict.fromkeys(("batch_rates", "batches"), 1e-2)
+TARGET |= dict.fromkeys(("network_rates", "network", "network_batch_rates", "network_batches"), 1e-2)
 FAR = 1e-2  # the level at which constants are compared where OASIS as it is does not come to the target
 CONSTANTS = {"lr": "first rate", "alpha": "alpha", "beta2": "1 - beta2"}  # of OASIS
 
@@ -43,14 +45,6 @@ def at_the_end(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """The gap at the end: one line for each problem and seed, one column a method."""
     found = rows[(rows.case == case) & (rows.metric == "gap")]
     return found.pivot(index=["problem", "seed"], columns="method", values="value")
-
-
-def trials(rows: pd.DataFrame, case: str) -> pd.DataFrame:
-    """Median epochs to the target: one line for each problem, method and rate; and the median gap at the end."""
-    found = rows[rows.case == case]
-    cell = ["problem", "method", "lr"]
-    epochs = found[(found.metric == "epochs") & (found.level == TARGET[case])].groupby(cell, sort=False).value.median()
-    return pd.DataFrame({"epochs": epochs, "gap": found[found.metric == "gap"].groupby(cell, sort=False).value.median()})
 
 
 def best(rows: pd.DataFrame, case: str) -> pd.DataFrame:
