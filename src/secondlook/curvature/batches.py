@@ -41,7 +41,7 @@ class Batches:
         if isinstance(data, list) and len(data) == 2 and all(isinstance(half, Mapping) for half in data):
             one = False  # two batches, neither a pair
         self._data = [data] if one else data
-        self.examples = None  # N
+        self.examples = 0  # N; known after the first pass
         self.examples = sum(count(x) for x, _ in self)
         if not self.examples:
             raise ValueError("data holds no examples; what one pass uses up is empty in the next")
@@ -54,7 +54,7 @@ class Batches:
             x, y = batch
             seen += count(x)
             yield x, y
-        if self.examples not in (None, seen):
+        if self.examples not in (0, seen):
             raise RuntimeError(f"data had {self.examples} examples in the first pass and {seen} in this one: is it used up?")
 
 
@@ -69,10 +69,10 @@ def count(x: Nested) -> int:
 
 def apart(batch: tuple[Nested, Nested], who: str) -> tuple[Tensor, Tensor]:
     """x and y for `who` takes the examples of a batch one by one. Raises TypeError unless they are tensors of one length."""
-    for part in batch:
-        if not isinstance(part, Tensor):
-            raise TypeError(f"{who} takes batches apart: inputs and targets must be one tensor each, got {_described(part)}")
     x, y = batch
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        other = y if isinstance(x, Tensor) else x
+        raise TypeError(f"{who} takes batches apart: inputs and targets must be one tensor each, got {_described(other)}")
     if not y.dim() or len(x) != len(y):
         raise TypeError(
             f"{who} takes batches apart: got inputs {tuple(x.shape)} and targets {tuple(y.shape)}, of other examples"

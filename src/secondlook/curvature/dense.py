@@ -68,20 +68,20 @@ def hessian(
 def _from_graph(H: GraphHessian, chunk_size: int) -> Tensor:
     gradients, theta = H.gradients, H.params
     n = sum(p.numel() for p in theta)
-    H = torch.zeros(n, n, dtype=theta[0].dtype, device=theta[0].device)
+    M = torch.zeros(n, n, dtype=theta[0].dtype, device=theta[0].device)
     first = 0
     for j, g in enumerate(gradients):
         last = first + g.numel()
         for i in range(first, last, chunk_size) if g.requires_grad else ():
-            rows = H[i : min(i + chunk_size, last), first:]
+            rows = M[i : min(i + chunk_size, last), first:]
             e = torch.zeros(len(rows), g.numel(), dtype=g.dtype, device=g.device)
             e.diagonal(i - first).fill_(1)  # row k of the chunk is basis vector i + k
             found = hvp([g], theta[j:], [e.view(-1, *g.shape)], retain_graph=True, batched=True)
             torch.cat([block.reshape(len(rows), -1) for block in found], dim=1, out=rows)
-        _symmetric(H[first:last, first:last], chunk_size)
-        H[last:, first:last] = H[first:last, last:].T
+        _symmetric(M[first:last, first:last], chunk_size)
+        M[last:, first:last] = M[first:last, last:].T
         first = last
-    return H
+    return M
 
 
 def matrix(operator: Operator) -> Tensor:

@@ -33,7 +33,8 @@ class Diagonal(Protocol):
     [tensor([0., 0.])]
     """
 
-    source: Source
+    @property
+    def source(self) -> Source: ...
 
     def cost(self, params: Vector) -> Cost:
         """What one estimate costs beside the gradient that the source has been differentiated for, in passes over its data.

@@ -20,6 +20,7 @@ Deviations: the weights; the paper's loss is a mean. Here B counts rows of the l
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class GaussNewtonBartlett:
         rows = H.logits.reshape(-1, H.logits.shape[-1])  # (B, classes)
         losses = functional.cross_entropy(rows, drawn_labels(rows, generator), reduction="none")
         weights = torch.full_like(losses, 1 / len(rows)) if H.weights is None else H.weights.to(losses.dtype)
-        keep = {"retain_graph": H.retain_graph, "allow_unused": True, "materialize_grads": True}
+        keep: dict[str, Any] = {"retain_graph": H.retain_graph, "allow_unused": True, "materialize_grads": True}
         return [g * g for g in torch.autograd.grad((weights.sqrt() * losses).sum(), H.params, **keep)]
 
 

@@ -29,6 +29,7 @@ import functools
 import math
 import weakref
 from collections.abc import Iterator, Mapping
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -40,29 +41,31 @@ from secondlook.curvature.gauss_newton import drawn_labels
 FISHERS = ("empirical", "mc", "exact")
 LIKELIHOODS = ("categorical", "squared")
 
+Layer = Linear | Conv2d
+
 Factors = tuple[Tensor, Tensor]  # A (in [+ 1], in [+ 1]) and G (out, out)
 Sums = tuple[Tensor, Tensor, int]  # n A and n G of n examples, and n
 
 
-def supported(module: Module) -> bool:
+def supported(module: Module) -> TypeGuard[Layer]:
     """Linear, and Conv2d of one group whose padding is a number of zeros. Subclasses may do anything, so they do not count."""
     if type(module) is Conv2d:
         return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
     return type(module) is Linear
 
 
-def input_factor(layer: Module, a: Tensor) -> Tensor:
+def input_factor(layer: Layer, a: Tensor) -> Tensor:
     """A of the inputs `a`: (N, ..., in) of a Linear, (N, in, H, W) of a Conv2d. Without a trainable bias the 1 is left out."""
     if isinstance(layer, Conv2d):
         patches = functional.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # (N, in kh kw, T)
         a = patches.mT  # (N, T, in kh kw)
     n, a = len(a), a.reshape(-1, a.shape[-1])  # (N T, in)
-    if has_bias(layer):
+    if trained_bias(layer) is not None:
         a = torch.cat([a, a.new_ones(len(a), 1)], dim=1)
     return a.T @ a / n
 
 
-def output_factor(layer: Module, g: Tensor) -> Tensor:
+def output_factor(layer: Layer, g: Tensor) -> Tensor:
     """G of the derivatives `g` of a loss that is the mean over N examples: (N, ..., out) or (N, out, H, W)."""
     if isinstance(layer, Conv2d):
         g = g.flatten(2).mT  # (N, T, out)
@@ -70,14 +73,14 @@ def output_factor(layer: Module, g: Tensor) -> Tensor:
     return n**2 * g.T @ g / len(g)  # n g is the derivative of one example's loss
 
 
-def has_bias(layer: Module) -> bool:
-    """Whether a layer has a bias that is trained."""
-    return layer.bias is not None and layer.bias.requires_grad
+def trained_bias(layer: Layer) -> Tensor | None:
+    """The bias of a layer, if it has one that is trained."""
+    return layer.bias if layer.bias is not None and layer.bias.requires_grad else None
 
 
-def factor_sizes(layer: Module) -> tuple[int, int]:
+def factor_sizes(layer: Layer) -> tuple[int, int]:
     """The sides of A and G: in (times the pixels of the kernel), with the 1 of a trainable bias, and out."""
-    return layer.weight[0].numel() + has_bias(layer), len(layer.weight)
+    return layer.weight[0].numel() + (trained_bias(layer) is not None), len(layer.weight)
 
 
 def damping_ratio(A: Tensor, G: Tensor) -> float:
@@ -112,7 +115,7 @@ class Statistics:
     else the second. ValueError where such an input comes and it is None.
     """
 
-    def __init__(self, layers: Mapping[str, Module], batch_first: bool | None = None):
+    def __init__(self, layers: Mapping[str, Layer], batch_first: bool | None = None):
         self.layers = dict(layers)
         self.batch_first = batch_first
         self.watch = True  # of forwards: whether a pass backward may be gathered from
@@ -208,7 +211,7 @@ class _Hook:
         self._statistics = (lambda: None) if statistics is None else weakref.ref(statistics)
         self._name = name
 
-    def __call__(self, layer: Module, inputs: tuple, output: Tensor) -> None:
+    def __call__(self, layer: Layer, inputs: tuple, output: Tensor) -> None:
         statistics = self._statistics()
         if statistics is not None:
             statistics.forward(self._name, inputs[0], output)

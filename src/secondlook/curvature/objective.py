@@ -21,7 +21,7 @@ derivatives for each vector. Products with a part of the data's Hessian are thos
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +186,7 @@ class Objective:
         self.params = checked(params)
         self.batches = Batches(data)
         self.examples = self.batches.examples  # N
-        self.loss_fn = loss_fn.of(self.params, *next(iter(self.batches))) if isinstance(loss_fn, ModuleLoss) else loss_fn
+        self.loss_fn: Any = loss_fn.of(self.params, *next(iter(self.batches))) if isinstance(loss_fn, ModuleLoss) else loss_fn
         self.reduction = reduction
         self.chunk_size = chunk_size
         self.mode = mode
@@ -306,19 +306,19 @@ def hessian_of(
             raise TypeError(
                 f"a Hessian needs (loss, params), (loss, params, data) or an operator, got {type(loss).__name__} alone"
             )
-        return loss.kept()
+        return cast(Operator, loss).kept()
     if data is not None:
         return Objective(loss, params, data, **options)
     params = checked(params)
     if not isinstance(loss, Tensor):
         params = [p.detach().requires_grad_() for p in params]
-        loss = loss(params)
+        loss = cast(Callable[..., Tensor], loss)(params)
     elif frozen := [i for i, p in enumerate(params) if not p.requires_grad]:
         raise ValueError(f"params[{frozen[0]}] is frozen, and the loss knows nothing of it: leave it out")
     return GraphHessian(_gradients(loss, params, create_graph=True), params, retain_graph=True)
 
 
-def _gradients(loss: Tensor, theta: Sequence[Tensor], create_graph: bool = False) -> Sequence[Tensor]:
+def _gradients(loss: Tensor, theta: Sequence[Tensor], create_graph: bool = False) -> Vector:
     """g, zero for what has no part in the loss. Raises RuntimeError where nothing has."""
     if not loss.requires_grad:
         raise RuntimeError("the loss has no graph: compute it from the parameters, with gradients enabled")

@@ -127,7 +127,10 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, theta: list[Tensor], examples: int):
         super().__init__()
         self.number = {id(p): i for i, p in enumerate(theta)}
-        self.examples, self.layers, self.at, self.seen = examples, [], [], set()
+        self.examples = examples
+        self.layers: list[Layer] = []
+        self.at: list[Tensor] = []
+        self.seen: set[int] = set()
 
     def __torch_function__(self, function: Callable, types: Sequence, args: tuple = (), kwargs: dict | None = None) -> Any:
         named = kwargs or {}

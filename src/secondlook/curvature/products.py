@@ -5,7 +5,7 @@
 Cost: one backward pass through the graph of g, about two gradients. The Hessian itself is never formed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Vector = Sequence[Tensor]  # n numbers, in the shapes of the parameters
+Vector = list[Tensor] | tuple[Tensor, ...]  # n numbers, in the shapes of the parameters
 
 
 class Operator(Protocol):
@@ -31,7 +31,8 @@ class Operator(Protocol):
     [tensor([2., 2., 2.])]
     """
 
-    params: Vector
+    @property
+    def params(self) -> Vector: ...
 
     def products(self, vectors: Iterable[Vector]) -> Iterator[tuple[Vector, list[Tensor]]]:
         """(v, H v) for every v in turn; the results have no graph."""

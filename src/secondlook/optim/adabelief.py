@@ -80,7 +80,7 @@ class AdaBelief(Checked):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override] # torch has numbers
         """Update the parameters that have a gradient. A `closure` returns the loss, and may have differentiated it."""
         loss = None if closure is None else self._loss_of(closure)
         active = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]

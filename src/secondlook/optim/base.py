@@ -7,6 +7,7 @@ A rule of second order is a subclass of SecondOrder with OPTIONS, KEPT and `_upd
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,7 +151,7 @@ class SecondOrder(Checked):
             generator = torch.Generator(device).manual_seed(SEED)
         self.diagonal = diagonal
         self.generator = generator
-        self.replicas = None  # the `Replicas` of `data_parallel`
+        self.replicas: Any = None  # the `Replicas` of `data_parallel`
         self.curvature: dict[Tensor, Tensor] | None = None
 
     def _update(self, group: dict, params: list[Tensor], curvature: dict[Tensor, Tensor]) -> None:
@@ -185,7 +186,7 @@ class SecondOrder(Checked):
         second = any(self.due(p, group) for p, group in owners.items())
         twice = second and curvature_of is None
         logits = self.diagonal.source is Source.LOGITS
-        keep = {"create_graph": twice, "retain_graph": twice or retain_graph or (second and logits)}
+        keep: dict[str, Any] = {"create_graph": twice, "retain_graph": twice or retain_graph or (second and logits)}
         found = torch.autograd.grad(loss, list(owners), allow_unused=True, **keep) if owners else ()
         gradients = {p: g for p, g in zip(owners, found, strict=True) if g is not None}
         if len(gradients) < len(owners):
@@ -267,7 +268,7 @@ class SecondOrder(Checked):
         return p not in self.state or self.state[p]["step"] % group["every"] == 0
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override] # torch has numbers
         """Update the parameters, once for every `backward`, or for the sum of several.
 
         A `closure` computes and returns the loss; `step` clears the gradients, calls `backward`, and returns the loss without
@@ -285,9 +286,10 @@ class SecondOrder(Checked):
                 )
         if self.replicas is not None:
             self.replicas.finish(self.curvature)
+        curvature = self.curvature or {}
         for p in (p for params in active for p in params):
-            self._advance(p, p in self.curvature)
-        self._updates([(group, ps) for group, ps in zip(self.param_groups, active, strict=True) if ps], self.curvature)
+            self._advance(p, p in curvature)
+        self._updates([(group, ps) for group, ps in zip(self.param_groups, active, strict=True) if ps], curvature)
         self.curvature = None
         return loss if loss is None else loss.detach()
 

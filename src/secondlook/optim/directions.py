@@ -38,7 +38,8 @@ ABOVE_ONE = Must("a finite number above one", lambda x: 1 < x < math.inf)
 class Direction(Protocol):
     """p (n,) from g (n,) and H. With `start` None there is nothing to adapt, and every step is taken."""
 
-    start: float | None
+    @property
+    def start(self) -> float | None: ...
 
     def __call__(self, g: Tensor, H: BlockHessian, size: float | None) -> Tensor: ...
 
@@ -46,8 +47,12 @@ class Direction(Protocol):
 class Adaptive(Protocol):
     """A direction with a radius or damping `size`, first `start`, that follows the ratio; p is None where there is no step."""
 
-    start: float
-    accept: float  # a ratio above it takes the step
+    @property
+    def start(self) -> float: ...
+
+    @property
+    def accept(self) -> float:
+        """A ratio above it takes the step."""
 
     def __call__(self, g: Tensor, H: BlockHessian, size: float) -> Tensor | None: ...
 
@@ -59,7 +64,10 @@ class _Part:
     """A frozen dataclass whose fields are checked by the rules in RULES."""
 
     RULES: dict[str, Must] = {}
-    start: float | None = None
+
+    @property
+    def start(self) -> float | None:
+        return None
 
     def __post_init__(self) -> None:
         for name, must in self.RULES.items():

@@ -140,7 +140,8 @@ class Replicas:
 
 def _buckets(D: dict[Tensor, Tensor]) -> list[list[Tensor]]:
     """The parameters of D in order, BUCKET bytes or one tensor at a time, each bucket of one type and device."""
-    full, filling = [], {}
+    full: list[list[Tensor]] = []
+    filling: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for p, d in D.items():
         bucket = filling.setdefault((d.dtype, d.device), [])
         bucket.append(p)

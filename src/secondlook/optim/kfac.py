@@ -39,11 +39,12 @@ from secondlook.curvature.kronecker import (
     FISHERS,
     LIKELIHOODS,
     Factors,
+    Layer,
     Statistics,
     damped_inverses,
     factor_sizes,
-    has_bias,
     supported,
+    trained_bias,
 )
 from secondlook.curvature.objective import Cost
 from secondlook.optim.base import Checked, no_gradient_scaler, refuse_sparse_and_complex
@@ -164,7 +165,7 @@ class KFAC(Checked):
         super().add_param_group(param_group)
 
     @property
-    def factors(self) -> dict[Module, Factors]:
+    def factors(self) -> dict[Layer, Factors]:
         """The running (A, G) of each layer that has had an estimate."""
         states = {layer: self.state.get(layer.weight, {}) for layer in self._statistics.layers.values()}
         return {layer: (state["A"], state["G"]) for layer, state in states.items() if "A" in state}
@@ -195,7 +196,7 @@ class KFAC(Checked):
         return self.steps % self.param_groups[0][name] == 0
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override] # torch has numbers
         """Update the parameters. A `closure` returns the loss, and may have differentiated it."""
         loss = None if closure is None else self._loss_of(closure)
         (group,) = self.param_groups
@@ -218,7 +219,7 @@ class KFAC(Checked):
             self._statistics.put(waiting)
         return loss
 
-    def _estimate(self, group: dict, layers: list[Module]) -> None:
+    def _estimate(self, group: dict, layers: list[Layer]) -> None:
         """Running means of the factors, and their inverses, where they are due."""
         if self._due("factors_every"):
             sums = {self._statistics.layers[name]: found for name, found in self._statistics.sums().items()}
@@ -235,12 +236,12 @@ class KFAC(Checked):
         for layer, inverses in self.exchange.inverses(due, own).items():
             self.state[layer.weight].update(zip(INVERSES, inverses, strict=True))
 
-    def _outdated(self, layer: Module) -> bool:
+    def _outdated(self, layer: Layer) -> bool:
         """Whether this rank should have inverses of the layer's present size, and has not."""
         found = self.state.get(layer.weight, {}).get("A_inverse", ())
         return self.exchange.holds(layer) and len(found) != factor_sizes(layer)[0]
 
-    def _inverted(self, layer: Module, damping: float) -> Factors:
+    def _inverted(self, layer: Layer, damping: float) -> Factors:
         state = self.state.get(layer.weight, {})
         if len(state.get("A", ())) != factor_sizes(layer)[0]:
             (name,) = (name for name, other in self._statistics.layers.items() if other is layer)
@@ -256,7 +257,7 @@ class KFAC(Checked):
         state["A"] = torch.lerp(state["A"], A, weight) if "A" in state else A
         state["G"] = torch.lerp(state["G"], G, weight) if "G" in state else G
 
-    def _precondition(self, group: dict, layers: list[Module], gradients: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+    def _precondition(self, group: dict, layers: list[Layer], gradients: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """nu V for the weights and biases of `layers`."""
         gs = {layer: _joined(layer, gradients) for layer in layers}
         own = {layer: self._direction(layer, g) for layer, g in gs.items() if self.exchange.holds(layer)}
@@ -264,15 +265,15 @@ class KFAC(Checked):
         directions, total = {}, 0.0
         for layer, V in Vs.items():
             total += (V * gs[layer]).sum().abs().item()
-            if has_bias(layer):
-                directions[layer.bias] = V[:, -1]
+            if (bias := trained_bias(layer)) is not None:
+                directions[bias] = V[:, -1]
                 V = V[:, :-1]
             directions[layer.weight] = V.reshape(layer.weight.shape)
         clip = float(group["lr"]) ** 2 * total
         nu = min(1.0, math.sqrt(group["kl_clip"] / clip)) if clip > 0 else 1.0
         return {p: nu * V for p, V in directions.items()}
 
-    def _direction(self, layer: Module, g: Tensor) -> Tensor:
+    def _direction(self, layer: Layer, g: Tensor) -> Tensor:
         state = self.state[layer.weight]
         return state["G_inverse"] @ g @ state["A_inverse"]
 
@@ -331,13 +332,13 @@ class KFAC(Checked):
         )
 
 
-def _joined(layer: Module, gradients: dict[Tensor, Tensor]) -> Tensor:
+def _joined(layer: Layer, gradients: dict[Tensor, Tensor]) -> Tensor:
     """dL/d[W b]: (out, in kh kw [+ 1])."""
-    g = gradients[layer.weight].flatten(1)
-    return torch.cat([g, gradients[layer.bias][:, None]], dim=1) if has_bias(layer) else g
+    g, bias = gradients[layer.weight].flatten(1), trained_bias(layer)
+    return g if bias is None else torch.cat([g, gradients[bias][:, None]], dim=1)
 
 
-def _refuse_types_and_ties(model: Module, layers: dict[str, Module]) -> None:
+def _refuse_types_and_ties(model: Module, layers: dict[str, Layer]) -> None:
     owners: dict[Tensor, str] = {}
     for name, module in model.named_modules():
         for p in module.parameters(recurse=False):

@@ -21,6 +21,7 @@ Deviations: none but those of the directions.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ class Newton(Checked):
         super().add_param_group(param_group)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override] # torch has numbers
         """One step; the loss before it, without its graph."""
         (group,) = self.param_groups
         loss, differentiated = evaluate(closure, group["params"])
@@ -122,16 +123,24 @@ class Newton(Checked):
         closure: Callable[[], Tensor],
     ) -> None:
         p = self.direction(g, H, state["size"])
-        if state["size"] is None:
+        if p is not None and state["size"] is None:
             torch._foreach_add_(params, split(lr * p, params))
             return
-        ratio = -math.inf if p is None else self._try(lr * p, loss, params, g, H, closure)
-        state["ratio"], state["accepted"] = ratio, ratio > self.direction.accept
+        adaptive = cast(Adaptive, self.direction)  # as it has a size
+        ratio = -math.inf if p is None else self._try(lr * p, loss, params, g, H, adaptive.accept, closure)
+        state["ratio"], state["accepted"] = ratio, ratio > adaptive.accept
         if not math.isnan(ratio):
-            state["size"] = self.direction.resize(state["size"], ratio, 0.0 if p is None else p.norm().item())
+            state["size"] = adaptive.resize(state["size"], ratio, 0.0 if p is None else p.norm().item())
 
     def _try(
-        self, p: Tensor, loss: Tensor, params: list[Tensor], g: Tensor, H: BlockHessian, closure: Callable[[], Tensor]
+        self,
+        p: Tensor,
+        loss: Tensor,
+        params: list[Tensor],
+        g: Tensor,
+        H: BlockHessian,
+        accept: float,
+        closure: Callable[[], Tensor],
     ) -> float:
         """The ratio for the step p, and the step where it is good enough; NaN where p was not tried, nor is it then taken."""
         promised = -(g @ p + p @ (H @ p) / 2).item()
@@ -147,7 +156,7 @@ class Newton(Checked):
                 trial = closure()
             ratio = (loss - trial.detach()).item() / promised
         finally:  # also where the closure raises
-            if not (math.isfinite(ratio) and ratio > self.direction.accept):
+            if not (math.isfinite(ratio) and ratio > accept):
                 torch._foreach_copy_(params, before)
         return ratio if math.isfinite(ratio) else -math.inf
 

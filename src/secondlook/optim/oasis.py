@@ -120,7 +120,8 @@ class OASIS(SecondOrder):
         return {p: d / draws for p, d in D.items()} if draws > 1 else D
 
     def _updates(self, active: list[tuple[dict, list[Tensor]]], curvature: dict[Tensor, Tensor]) -> None:
-        slopes, metric = {}, {}  # g and D^ of every parameter, as the rate is one for all
+        slopes: dict[Tensor, Tensor] = {}  # g of every parameter, as the rate is one for all
+        metric: dict[Tensor, Tensor] = {}  # D^
         for group, params in active:
             g, D = [p.grad for p in params], self._of("exp_hessian_diag", params)
             decay = group["weight_decay"]

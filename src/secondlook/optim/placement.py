@@ -29,13 +29,13 @@ Deviations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.nn import Module
 
 from secondlook.arguments import SHARE
-from secondlook.curvature.kronecker import Factors, Sums, factor_sizes
+from secondlook.curvature.kronecker import Factors, Layer, Sums, factor_sizes
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Exchange:
     is not initialised, or this process is not in it; ValueError where the layers are not all of one type of number.
     """
 
-    def __init__(self, placement: Placement | None, layers: Iterable[Module]):
+    def __init__(self, placement: Placement | None, layers: Iterable[Layer]):
         self.layers = list(layers)
         self.rank, self.size, self.width = 0, 1, 1
         if placement is not None:
@@ -101,7 +101,7 @@ class Exchange:
         self._column = self._group(ranks[own * self.width : (own + 1) * self.width])
         self._row = self._group(ranks[self.rank % self.width :: self.width])
 
-    def _group(self, ranks: list[int]) -> distributed.ProcessGroup | None:
+    def _group(self, ranks: list[int]) -> Any:
         """A group of its own for these global ranks; that of all where they are all."""
         if len(ranks) == self.size:
             return self._all
@@ -110,11 +110,11 @@ class Exchange:
     def _column_of(self, rank: int) -> int:
         return rank // self.width
 
-    def owns(self, layer: Module) -> bool:
+    def owns(self, layer: Layer) -> bool:
         """Whether this rank has the factors of `layer`, and inverts them."""
         return self.owner[layer] == self.rank
 
-    def holds(self, layer: Module) -> bool:
+    def holds(self, layer: Layer) -> bool:
         """Whether this rank has the inverses of `layer`, and computes its direction."""
         return self._column_of(self.owner[layer]) == self._column_of(self.rank)
 
@@ -125,24 +125,24 @@ class Exchange:
         word = torch.randint(2**62, (), generator=shared, device=shared.device).item()
         return torch.Generator(shared.device).manual_seed(word + self.rank)
 
-    def factors(self, layers: Iterable[Module], sums: Mapping[Module, Sums]) -> dict[Module, Factors]:
+    def factors(self, layers: Iterable[Layer], sums: Mapping[Layer, Sums]) -> dict[Layer, Factors]:
         """(A, G) of those of `layers` that this rank owns: means over the examples of all ranks. `sums` are this rank's."""
         if self.size == 1:
             return {layer: (A / n, G / n) for layer, (A, G, n) in sums.items()}
-        reduced = []
+        reduced: list[tuple[int, list[Layer], Tensor, Any]] = []
         for owner, its in self._by_owner(layers).items():
             flat = torch.cat([part for layer in its for part in _packed_sums(layer, sums.get(layer))])
             work = distributed.reduce(flat, group_dst=owner, group=self._all, async_op=True)
             self._count("factors", flat, owner == self.rank)
             reduced.append((owner, its, flat, work))
-        found = {}
+        found: dict[Layer, Factors] = {}
         for owner, its, flat, work in reduced:
             work.wait()
             if owner == self.rank:
                 found |= _means(its, flat)
         return found
 
-    def inverses(self, layers: Iterable[Module], own: Mapping[Module, Factors]) -> dict[Module, Factors]:
+    def inverses(self, layers: Iterable[Layer], own: Mapping[Layer, Factors]) -> dict[Layer, Factors]:
         """The inverses of those of `layers` that this rank holds; `own` are those that it computed."""
         if self.width == 1:
             return dict(own)
@@ -154,11 +154,11 @@ class Exchange:
         self._broadcast("inverses", flats, self._column, self.rank % self.width)
         return {layer: M for owner, its in held.items() for layer, M in _unpacked(its, flats[owner % self.width]).items()}
 
-    def directions(self, layers: Iterable[Module], own: Mapping[Module, Tensor]) -> dict[Module, Tensor]:
+    def directions(self, layers: Iterable[Layer], own: Mapping[Layer, Tensor]) -> dict[Layer, Tensor]:
         """V (out, in [+ 1]) of all `layers`; `own` are those that this rank computed."""
         if self.width == self.size:
             return dict(own)
-        columns: dict[int, list[Module]] = {}
+        columns: dict[int, list[Layer]] = {}
         for layer in layers:
             columns.setdefault(self._column_of(self.owner[layer]), []).append(layer)
         mine, flats = self._column_of(self.rank), {}
@@ -166,7 +166,7 @@ class Exchange:
             parts = [own[layer].reshape(-1) for layer in its] if column == mine else None
             flats[column] = _flat(parts, sum(a * g for a, g in map(factor_sizes, its)), its[0].weight)
         self._broadcast("directions", flats, self._row, mine)
-        found = {}
+        found: dict[Layer, Tensor] = {}
         for column, its in columns.items():
             parts = flats[column].split([a * g for a, g in map(factor_sizes, its)])
             found |= {layer: V.view(len(layer.weight), -1) for layer, V in zip(its, parts, strict=True)}
@@ -180,15 +180,15 @@ class Exchange:
         distributed.all_gather_object(parts, own, group=self._all)
         return {key: state for part in parts for key, state in part.items()}
 
-    def _by_owner(self, layers: Iterable[Module]) -> dict[int, list[Module]]:
-        found: dict[int, list[Module]] = {}
+    def _by_owner(self, layers: Iterable[Layer]) -> dict[int, list[Layer]]:
+        found: dict[int, list[Layer]] = {}
         for layer in layers:
             found.setdefault(self.owner[layer], []).append(layer)
         return found
 
     def _broadcast(self, kind: str, flats: dict[int, Tensor], group: distributed.ProcessGroup | None, me: int) -> None:
         """Each flat tensor from the rank of `group` that is its key."""
-        works = []
+        works: list[Any] = []
         for source, flat in flats.items():
             works.append(distributed.broadcast(flat, group_src=source, group=group, async_op=True))
             self._count(kind, flat, source == me)
@@ -214,7 +214,7 @@ def _symmetric(triangle: Tensor, n: int) -> Tensor:
     return M
 
 
-def _triangle_sizes(layer: Module) -> int:
+def _triangle_sizes(layer: Layer) -> int:
     return sum(n * (n + 1) // 2 for n in factor_sizes(layer))
 
 
@@ -223,7 +223,7 @@ def _flat(parts: list[Tensor] | None, size: int, like: Tensor) -> Tensor:
     return like.new_empty(size) if parts is None else torch.cat(parts)
 
 
-def _packed_sums(layer: Module, sums: Sums | None) -> list[Tensor]:
+def _packed_sums(layer: Layer, sums: Sums | None) -> list[Tensor]:
     """Triangles of the sums and the number of examples; zeros of a layer that no example went through here."""
     if sums is None:
         return [layer.weight.new_zeros(_triangle_sizes(layer) + 1)]
@@ -231,16 +231,16 @@ def _packed_sums(layer: Module, sums: Sums | None) -> list[Tensor]:
     return [_triangle(A), _triangle(G), A.new_tensor([n])]
 
 
-def _means(layers: list[Module], flat: Tensor) -> dict[Module, Factors]:
+def _means(layers: list[Layer], flat: Tensor) -> dict[Layer, Factors]:
     """(A, G) from the packed sums; layers that no example went through are left out."""
-    found = {}
+    found: dict[Layer, Factors] = {}
     for layer, part in zip(layers, flat.split([_triangle_sizes(layer) + 1 for layer in layers]), strict=True):
         if part[-1] > 0:
             found |= _unpacked([layer], part[:-1] / part[-1])
     return found
 
 
-def _unpacked(layers: list[Module], flat: Tensor) -> dict[Module, Factors]:
+def _unpacked(layers: list[Layer], flat: Tensor) -> dict[Layer, Factors]:
     """The two symmetric matrices of each layer."""
     sizes = [n for layer in layers for n in factor_sizes(layer)]
     parts = flat.split([n * (n + 1) // 2 for n in sizes])

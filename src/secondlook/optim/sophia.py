@@ -104,7 +104,7 @@ class Sophia(SecondOrder):
     def _update(self, group: dict, params: list[Tensor], curvature: dict[Tensor, Tensor]) -> None:
         lr, (beta1, beta2), decay = float(group["lr"]), group["betas"], group["weight_decay"]
         m, h = self._of("exp_avg", params), self._of("exp_hessian_diag", params)
-        torch._foreach_lerp_(m, [p.grad for p in params], 1 - beta1)
+        torch._foreach_lerp_(m, [g for p in params if (g := p.grad) is not None], 1 - beta1)
         if fresh := [p for p in params if p in curvature]:
             torch._foreach_lerp_(self._of("exp_hessian_diag", fresh), [curvature[p] for p in fresh], 1 - beta2)
 

@@ -49,7 +49,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         self._check_input_dim(x)
         if x.numel() == x.shape[1]:
             raise ValueError(f"batch norm in training mode takes more than 1 value per channel, got shape {tuple(x.shape)}")
-        self.num_batches_tracked.add_(1)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         y, _, _ = _Forward.apply(x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps)
         return y
 

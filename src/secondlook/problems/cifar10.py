@@ -6,6 +6,7 @@ weight_decay / lr, so that a step at the full rate takes the same share of theta
 does for AdamW and AdaHessian.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -36,14 +37,14 @@ def prepare(x: Tensor, crops: torch.Generator | None) -> Tensor:
 class Method:
     """`rule` with `options`. `part`: the curvature is that of the first 1/part of the batch, by a pass of its own."""
 
-    rule: type[torch.optim.Optimizer]
+    rule: Callable[..., torch.optim.Optimizer]
     decoupled: bool
     options: dict = field(default_factory=dict)
     part: int = 1
 
     def optimizer(self, model: nn.Module, lr: float, params) -> torch.optim.Optimizer:
         """For `model`, with the constants of `params`."""
-        constants = {
+        constants: dict[Callable, dict] = {
             torch.optim.SGD: {"momentum": params.momentum},
             torch.optim.Adam: {"betas": params.betas, "eps": params.adam_epsilon},
             torch.optim.AdamW: {"betas": params.betas, "eps": params.adam_epsilon},

@@ -17,6 +17,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     count, channels, height, width = images.shape
     across, device = width + 2 * PAD, images.device
-    draw = {"generator": generator, "device": device}
+    draw: dict[str, Any] = {"generator": generator, "device": device}
     top, left = torch.randint(0, 2 * PAD + 1, (2, count, 1), **draw)
     mirrored = torch.randint(0, 2, (count, 1), **draw).bool()
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ class Precision:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Torch's process-wide settings as declared, afterwards as they were. Left alone, torch convolves in TF32."""
-        places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+        cudnn: Any = torch.backends.cudnn  # whose types lack `conv`
+        places = (torch.backends.cuda.matmul, cudnn.conv)
         before = [place.fp32_precision for place in places]
         try:
             for place in places:

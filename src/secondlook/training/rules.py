@@ -161,7 +161,7 @@ class CarefulRate(Rule):
 
     def _go_back(self) -> None:
         """To what was kept, but for the rates, which cuts since then and the schedule have moved on."""
-        if self.kept is None:
+        if self.model is None or self.kept is None:
             return
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.model.load_state_dict(self.kept["model"])

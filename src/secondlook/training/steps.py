@@ -93,7 +93,8 @@ def replaying(optimizer: torch.optim.Optimizer, eager: Step, capture: Callable[[
     Once a capture has failed, all is eager: the optimiser has other probes than what was captured before.
     """
     captured: dict[object, Captured] = {}
-    seen, largest = Counter(), 0
+    seen: Counter[object] = Counter()
+    largest: float = 0
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         nonlocal largest
@@ -122,7 +123,7 @@ def attempted(optimizer: torch.optim.Optimizer, capture: Callable[[], "Captured"
     except RuntimeError as error:
         torch.cuda.set_stream(stream)
         optimizer.zero_grad()
-        if probes is not None:
+        if isinstance(optimizer, SecondOrder) and probes is not None:
             optimizer.generator = probes  # its predecessor waits for a replay that will not come
         why = (str(error).splitlines() or [type(error).__name__])[0]
         warnings.warn(f"a step of {type(optimizer).__name__} cannot be captured and stays eager: {why}", stacklevel=3)
@@ -161,7 +162,7 @@ class Captured:
         self.graph.replay()
         for p, g in self.gradients.items():
             p.grad = g
-        if self.curvature is not None:
+        if isinstance(optimizer, SecondOrder) and self.curvature is not None:
             optimizer.curvature = dict(self.curvature)
         return self.loss
 

@@ -9,6 +9,7 @@ round the tasks, so that every stream has a step waiting. On a CPU turns are tak
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ def take_turns(tasks: Iterable[Iterator], at_once: int, device: str) -> Iterator
     """Drive `tasks` to their ends, `at_once` at a time, and drop what they yield. Yields the number of each, counted from 0, as
     it ends, with the exception that ended it or None. A task that fails ends no other."""
     waiting = enumerate(tasks)
-    going = {}  # number: (task, stream)
+    going: dict[int, tuple[Iterator, Any]] = {}  # number: (task, stream)
     while True:
         while len(going) < at_once and (found := next(waiting, None)) is not None:
             going[found[0]] = (found[1], _stream(device) if at_once > 1 else None)
