@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
+import forks
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -17,6 +19,7 @@ settings.load_profile("study")
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "tests" / "demo"
 HANG = 3600  # seconds after which a command is taken to hang, on a machine however slow and busy
+python = cache(forks.python)  # a process of a worker, begun when it is first needed
 IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
@@ -58,8 +61,10 @@ class Project:
         environment = {**os.environ, **settings}
         return {"args": [sys.executable, "-m", *words], "cwd": self.folder, "env": environment, "text": True}
 
-    def call(self, *words: str, check: bool = True, **options) -> subprocess.CompletedProcess:
-        done = subprocess.run(**self.command(*words), capture_output=True, timeout=HANG, **options)
+    def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess:
+        """The same in a fork of a process that has imported torch and its like (forks.py), to its end."""
+        command = {**self.command(), "args": [python(), "-m", *words]}
+        done = subprocess.run(**command, capture_output=True, timeout=HANG)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

@@ -132,7 +132,10 @@ def test_a_lease_whose_worker_is_killed_goes_on_and_its_archive_is_recorded(proj
 
 
 def test_a_lease_that_is_killed_whole_goes_on_with_the_next_call(project, whole):
-    harm(project, "import os, signal; os.kill(os.getppid(), signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)")
+    harm(
+        project,
+        "import os, signal; os.kill(int(os.environ['SECONDLOOK_PARENT']), signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)",
+    )
     lease(project, status=-9)
     first = Ledger(project.folder / "out/lease.jsonl")
     finished = sum(entry["kind"] == "cell" for entry in first.entries)

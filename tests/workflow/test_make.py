@@ -8,14 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Project
+from conftest import ROOT, Project, python
 
 SNAKEMAKE = """#!/bin/sh
 ls .snakemake/locks 2> /dev/null
 mkdir -p results && echo '[]' > results/claims.json
-"""
-PYTHON = f"""#!/bin/sh
-exec '{sys.executable}' "$@"
 """
 
 
@@ -28,7 +25,7 @@ def placed(folder: Path) -> Project:
         project.write(name, (ROOT / name).read_text(encoding="utf-8"))
     project.write(".gitignore", "/.venv/\n/.snakemake/\n/results/\n")
     project.write("requirements.lock", "")
-    for name, text in {"snakemake": SNAKEMAKE, "python": PYTHON}.items():
+    for name, text in {"snakemake": SNAKEMAKE, "python": f"#!/bin/sh\nexec '{python()}' \"$@\"\n"}.items():
         project.write(f".venv/bin/{name}", text).chmod(0o755)
     project.write(".venv/installed", "")
     git = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x"]

@@ -239,7 +239,7 @@ def test_snakemakes_own_report_has_captions(built):
 
 
 def test_the_workflow_is_lint_free_but_for_stated_exemptions():
-    done = subprocess.run(**{**Project.at(ROOT).command("snakemake", "--lint")}, capture_output=True)
+    done = Project.at(ROOT).call("snakemake", "--lint", check=False)
     lints = re.findall(r"^    \* (.*?):?$", done.stderr, re.MULTILINE)
     assert lints, "the lint found nothing at all: are the exemptions still needed?"
     assert [lint for lint in lints if not lint.startswith(tuple(EXEMPT))] == []
