@@ -9,9 +9,11 @@ character, and no number of the paper is one of them. A direction is all that ca
 A cell is one network in training: a method, a factor on its learning rate, a seed. Runs with the same seed start from the same
 weights and see the same batches.
 
-Cases     rates (all trials by which rates are chosen, on the validation windows), comparison (every method at its own rate, on
-          the test windows, epoch by epoch), scaling (Table 6), blocks (Table 7).
-Hardware  one CPU core; an hour in all.
+Cases     rates, fine_rates (trials by which rates are chosen, on the validation windows: half decades, then factors of 1.5),
+          peer_rates (as many trials of what a user would pick today), comparison (every method at its own rate, on the test
+          windows, epoch by epoch), scaling (Table 6), absolute_rates, signed_rates (trials of every size of block, with
+          averages of |D| and of D), absolute_blocks, signed_blocks (Table 7).
+Hardware  one CPU core; two hours in all. peer_rates and comparison need the extra 'benchmark' for SOAP.
 """
 
 import math
@@ -29,7 +31,6 @@ from secondlook.study.place import Place
 from secondlook.training import Checkpoints, Run, generator, train
 
 from .methods import METHODS
-from .names import tuned_as
 from .texts import NAME, PARTS, Windows, entropies, generated, original, windows
 from .transformer import transformer
 
@@ -64,7 +65,18 @@ class Params:
     methods: tuple[one_of(*METHODS), ...]
 
 
-@case(Params, "rates", "scaling", "blocks", place=True)
+@dataclass(frozen=True)
+class WithPeers(Params):
+    """Those of Muon and SOAP too."""
+
+    muon_momentum: Positive
+    soap_betas: tuple[Positive, ...]
+    soap_every: PositiveInt
+
+
+@case(Params, "rates", "fine_rates", "scaling", place=True)
+@case(Params, "absolute_rates", "signed_rates", "absolute_blocks", "signed_blocks", place=True)
+@case(WithPeers, "peer_rates", place=True)
 def run(params: Params, seed: int, place: Place):
     """Of every network its rate, and what it reaches in the last epoch; and what models that only count characters reach."""
     yield from _counted(params, place)
@@ -73,8 +85,8 @@ def run(params: Params, seed: int, place: Place):
             yield row
 
 
-@case(Params, place=True)
-def comparison(params: Params, seed: int, place: Place):
+@case(WithPeers, place=True)
+def comparison(params: WithPeers, seed: int, place: Place):
     """As `run`, with the rows of every epoch, and times."""
     yield from _counted(params, place)
     yield from _runs(params, seed, place)
@@ -96,7 +108,7 @@ def _runs(params: Params, seed: int, place: Place) -> Iterator[dict]:
 def _trained(params: Params, text: Windows, place: Place, cell: dict, folder: Path) -> Iterable[dict]:
     """The rate, and the rows of one network's epochs; once it has diverged, `diverged` alone is a number."""
     method, seed = METHODS[cell["method"]], cell["seed"]
-    lr = cell["factor"] * params.learning_rates[tuned_as(cell["method"])]
+    lr = cell["factor"] * params.learning_rates[cell["method"]]
     shape = (params.width, params.blocks, params.heads, params.length)
     model = transformer(text.vocabulary, *shape, generator(seed, "start"))
     optimizer = method.optimizer(model, lr, params)

@@ -8,8 +8,8 @@ from secondlook.problems.published import TABLE_6, TABLE_7
 from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
-from .names import TUNED
-from .selections import by_block, by_factor, by_method, by_rate, counted, epochs
+from .names import BLOCKS, block
+from .selections import averaging, by_block, by_factor, by_method, by_rate, counted, epochs, learning_rates
 
 AGAINST = {"steps, in epochs": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 BITS = "bits per character"
@@ -27,7 +27,7 @@ def curves(rows: pd.DataFrame) -> Figure:
     values = epochs(rows, "comparison", "bits")
     for panel, (effort, name) in zip(panels, AGAINST.items(), strict=True):
         spent = epochs(rows, "comparison", name) if name else None
-        comparisons.curves(panel, values, TUNED, spent)
+        comparisons.curves(panel, values, values.index.unique("method"), spent)
         panel.axhline(counted(rows, "comparison", "bigram"), color=style.GREY, linewidth=0.8, linestyle=":")
         panel.set(xlabel=effort)
     panels[0].set(ylabel=f"{BITS}, test")
@@ -44,16 +44,20 @@ def comparison(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@figure("rates")
+@figure("rates", "fine_rates", "peer_rates")
 def rate_sweep(rows: pd.DataFrame) -> Figure:
-    """Shows: bits on the validation windows by the factor on the centre of each method's learning rates."""
-    figure, panel = style.axes(height=2.9)
-    tables = by_rate(rows)
-    comparisons.sweep(panel, tables)
-    _counted(panel, counted(rows, "rates", "unigram"), "frequencies alone")
-    comparisons.factors(panel, sorted({factor for table in tables.values() for factor in table}))
-    panel.set(xlabel="factor on the centre of the rates", ylabel=f"{BITS}, validation")
-    comparisons.legend(figure, panel, 3)
+    """Shows: bits on the validation windows by the factor on the centre of each method's rates, round by round."""
+    rounds = {"rates": "half decades", "fine_rates": "factors of 1.5 around the best", "peer_rates": "of today"}
+    figure, panels = style.axes(1, len(rounds), height=2.9, sharey=True)
+    for panel, (case, title) in zip(panels, rounds.items(), strict=True):
+        tables = by_rate(rows, case)
+        comparisons.sweep(panel, tables)
+        _counted(panel, counted(rows, case, "unigram"), "frequencies alone")
+        comparisons.factors(panel, sorted({factor for table in tables.values() for factor in table})[::2])
+        panel.set(title=title, xlabel="factor on the centre")
+    panels[0].set(ylabel=f"{BITS}, validation")
+    named = {name: line for panel in panels for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=5)
     return figure
 
 
@@ -71,21 +75,31 @@ def scaling(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@figure("comparison", "blocks")
-def blocks(rows: pd.DataFrame) -> Figure:
-    """Shows: bits of AdaHessian by the size of its blocks, less those of blocks of one entry, in per cent, beside the range of
-    the paper's Table 7.
+@figure(
+    "comparison",
+    cases={"absolute_blocks": ("absolute_rates", "absolute_blocks"), "signed_blocks": ("signed_rates", "signed_blocks")},
+)
+def blocks(rows: pd.DataFrame, trials: str, case: str) -> Figure:
+    """Shows: AdaHessian by the size of its blocks. Left: bits on the validation windows of all trials. Right: bits on the test
+    windows less those of blocks of one entry, in per cent, beside the range of the paper's Table 7.
     """
-    figure, panel = style.axes(height=2.5)
-    table = by_block(rows)
+    figure, (tuning, test) = style.axes(1, 2, height=2.8)
+    tables, rate = by_rate(rows, trials), learning_rates(rows, trials)
+    for size, colour in zip(BLOCKS, style.SERIES, strict=True):
+        name = block(size, averaging(case))
+        tuning.semilogx(rate[name], tables[name].mean(), "o-", color=colour, label=f"blocks of {size}")
+    tuning.set(xlabel="learning rate", ylabel=f"{BITS}, validation")
+    tuning.legend()
+
+    table = by_block(rows, case)
     change = 100 * table.div(table[1], axis=0) - 100
-    for size in table.columns[1:]:
-        comparisons.upright(panel, size, change[size], style.COLOUR["AdaHessian"])
+    for size in BLOCKS:
+        comparisons.upright(test, size, change[size], style.COLOUR["AdaHessian"])
     spread = 100 * (TABLE_7[1] / TABLE_7[0] - 1)
-    panel.axhspan(-spread, spread, color=style.GREY, alpha=0.2, linewidth=0, label="range of BLEU in the paper")
-    panel.axhline(0, color=style.GREY, linewidth=0.8)
-    panel.set_xscale("log", base=2)
-    comparisons.factors(panel, list(table.columns[1:]))
-    panel.set(xlabel="entries in a block", ylabel="bits over those of\nblocks of one, %")
-    panel.legend()
+    test.axhspan(-spread, spread, color=style.GREY, alpha=0.2, linewidth=0, label="range of BLEU in the paper")
+    test.axhline(0, color=style.GREY, linewidth=0.8)
+    test.set_xscale("log", base=2)
+    comparisons.factors(test, BLOCKS)
+    test.set(xlabel="entries in a block", ylabel="bits over those of\nblocks of one, %")
+    test.legend()
     return figure

@@ -13,16 +13,17 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, median
 from secondlook.study.text import fixed, interval, key, number
 
-from .selections import broken, by_block, by_factor, by_method, by_rate, counted, last, learning_rates
+from .names import BLOCKS, PEERS, block
+from .selections import averaging, broken, by_block, by_factor, by_method, by_rate, counted, last, learning_rates
 
-# Bits per character: the paper's gains are about 0.07 bits a word, and a word has five or six characters.
-MARGIN = 0.01
+MATTERS = 0.02  # bits per character: the seeds of the comparison were counted for it
+MARGIN = 0.01  # what counts as the same: the paper's gains are about 0.07 bits a word, and a word has five or six characters
+RISE = 0.05  # what matters of the bits that too large a rate costs
+SAME = 0.03  # what counts as the same of block sizes
 COMPARED = {  # the declared comparisons: the first minus the second
     "adamw": ("AdaHessian", "AdamW"),
     "adam": ("AdaHessian", "Adam"),
     "sgd": ("AdaHessian", "SGD"),
-    "half": ("AdaHessian power 0.5", "AdamW"),
-    "powers": ("AdaHessian power 0.5", "AdaHessian"),
     "sophia": ("Sophia-G", "AdamW"),
 }
 NEAR, FAR = [2.0, 3.0, 4.0], [5.0, 6.0, 10.0]  # factors: where the paper's AdamW stands, and where it breaks
@@ -59,9 +60,25 @@ def n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 
 @measure("comparison")
-def seed_seconds(rows: pd.DataFrame) -> Estimate:
-    """Seconds of training of all methods of a seed."""
-    return mean(by_method(rows, "seconds").sum(axis=1))
+def power(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Probability that the seeds at hand show MATTERS, of each declared comparison."""
+    return comparison.power_of(_family(rows), MATTERS)
+
+
+@measure("comparison")
+def context(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """What a user would pick today less AdamW: a family of its own, of those that were run."""
+    table = by_method(rows)
+    return comparison.differences({key(peer): (table[peer], table["AdamW"]) for peer in PEERS if peer in table})
+
+
+@measure("comparison")
+def seed_seconds(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seconds of training that one more seed takes: all methods; AdaHessian and AdamW at every factor; every size of block."""
+    seconds = by_method(rows, "seconds")
+    pair, ours = seconds["AdaHessian"] + seconds["AdamW"], seconds["AdaHessian"]
+    found = {"all": seconds.sum(axis=1), "scaling": (1 + len(NEAR + FAR)) * pair, "blocks": (1 + len(BLOCKS)) * ours}
+    return {name: mean(value) for name, value in found.items()}
 
 
 @measure("comparison")
@@ -107,12 +124,12 @@ def methods(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-@measure("rates")
-def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of each method: the factor on its centre with the least mean bits, the learning rate that it makes, and whether it lies
-    inside the range."""
-    found, rate = {}, learning_rates(rows, "rates")
-    for method, table in by_rate(rows).items():
+@measure(cases=("rates", "fine_rates", "peer_rates", "absolute_rates", "signed_rates"))
+def trials(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
+    """Of each method the best of its trials: the factor on its centre with the least mean bits, the learning rate that it
+    makes, those bits, and whether it lies inside the range."""
+    found, rate = {}, learning_rates(rows, case)
+    for method, table in by_rate(rows, case).items():
         best = table.mean().idxmin()
         inside = table.columns.min() < best < table.columns.max()
         values = {"factor": best, "lr": rate[method, best], "best": table[best].mean(), "inside": inside}
@@ -120,24 +137,34 @@ def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
-@measure("rates")
-def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The whole trial table: the centre of each method's rates, and mean validation bits by the factor on it."""
-    rate = learning_rates(rows, "rates")
-    lines = []
-    for method, table in by_rate(rows).items():
-        centre = {"Method": method, "Centre": number(rate[method, 1.0], 2)}
-        lines.append(centre | {f"{factor:g}": fixed(value, 3) for factor, value in table.mean().items()})
-    return pd.DataFrame(lines)
+def _chosen(rows: pd.DataFrame, rounds: tuple[str, ...], case: str) -> dict[str, bool]:
+    """Whether the rate of each method in `case` is the best of its trials in one of the `rounds`, inside their range."""
+    best = {name: found.value for trial in rounds for name, found in trials(rows, trial).items()}
+    return {
+        method: bool(best[f"{key(method)}_inside"] and abs(lr / best[f"{key(method)}_lr"] - 1) < 1e-9)
+        for (method, _), lr in learning_rates(rows, case).items()
+    }
 
 
-@measure("rates")
+@measure("fine_rates", "peer_rates", "comparison")
+def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """1 for each method whose rate in the comparison is the best of its trials, inside their range."""
+    return {key(method): Estimate(found) for method, found in _chosen(rows, ("fine_rates", "peer_rates"), "comparison").items()}
+
+
+@measure(cases={"absolute_tuned": ("absolute_rates", "absolute_blocks"), "signed_tuned": ("signed_rates", "signed_blocks")})
+def tuned_blocks(rows: pd.DataFrame, rates: str, case: str) -> Estimate:
+    """1 where this holds for all sizes of block."""
+    return Estimate(all(_chosen(rows, (rates,), case).values()))
+
+
+@measure("fine_rates")
 def centre(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Of each method the tuned rate over the optimum, the vertex of the parabola through its mean bits and those of the two
     neighbours over the logarithm of the rate; and AdaHessian's such ratio over AdamW's. Infinite where the best trial is at an
     end, from where the optimum is not to be seen."""
     found = {}
-    for method, table in by_rate(rows).items():
+    for method, table in by_rate(rows, "fine_rates").items():
         bits, at = table.mean().to_numpy(), int(table.mean().to_numpy().argmin())
         found[key(method)] = np.inf
         if 0 < at < len(bits) - 1:
@@ -155,16 +182,31 @@ def _rises(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 @measure("comparison", "scaling")
 def scaling(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """What a rate that is too large costs, mean of a seed's factors NEAR and FAR: for each method, and for AdaHessian less
-    that of the others, which are one family."""
-    found, family = {}, {}
-    for name, factors in {"near": NEAR, "far": FAR}.items():
-        rise = {method: table[table.columns.intersection(factors)].mean(axis=1) for method, table in _rises(rows).items()}
-        for method, value in rise.items():
-            found[f"{key(method)}_{name}"] = mean(value)
-            if method != "AdaHessian":
-                family[f"over_{key(method)}_{name}"] = (rise["AdaHessian"], value)
-    return found | comparison.differences(family)
+    """What too large a rate costs: for each method, and for AdaHessian less that of the others, which are one family."""
+    found = {f"{key(method)}_{name}": mean(value) for (method, name), value in _losses(rows).items()}
+    return found | comparison.differences(_lost(rows))
+
+
+def _losses(rows: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+    """By method and range of factors the bits of each seed over those at the tuned rate, mean over the factors."""
+    return {
+        (method, name): table[table.columns.intersection(factors)].mean(axis=1)
+        for name, factors in {"near": NEAR, "far": FAR}.items()
+        for method, table in _rises(rows).items()
+    }
+
+
+def _lost(rows: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
+    found = _losses(rows)
+    others = ((method, name) for method, name in found if method != "AdaHessian")
+    return {f"over_{key(method)}_{name}": (found["AdaHessian", name], found[method, name]) for method, name in others}
+
+
+@measure("comparison", "scaling")
+def n_to_scale(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seeds that would show that AdaHessian and AdamW differ by RISE in what they lose, NEAR or FAR: the larger number."""
+    found = comparison.n_to_decide(_lost(rows), RISE)
+    return {"adamw": max((found[f"over_adamw_{name}"] for name in ("near", "far")), key=lambda n: n.value)}
 
 
 @measure("comparison", "scaling")
@@ -178,21 +220,31 @@ def scaling_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown).rename(index="{:g}".format).rename_axis("Factor").reset_index()
 
 
-@measure("comparison", "blocks")
-def blocks(rows: pd.DataFrame) -> dict[str, Estimate]:
+def _sizes(rows: pd.DataFrame, case: str) -> dict[str, tuple[pd.Series, pd.Series]]:
+    table = by_block(rows, case)
+    return {f"size_{size}": (table[size], table[1]) for size in BLOCKS}
+
+
+@measure("comparison", cases=("absolute_blocks", "signed_blocks"))
+def blocks(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Bits with blocks of k entries less those with blocks of 1."""
-    table = by_block(rows)
-    return comparison.differences({f"size_{size}": (table[size], table[1]) for size in table if size > 1})
+    return comparison.differences(_sizes(rows, case))
 
 
-@measure("comparison", "blocks")
-def blocks_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same, with the bits."""
-    table, gaps = by_block(rows), blocks(rows)
+@measure("comparison", cases={"n_absolute_blocks": "absolute_blocks", "n_signed_blocks": "signed_blocks"})
+def n_to_block(rows: pd.DataFrame, case: str) -> Estimate:
+    """Seeds that would tell a difference of SAME, for the size that needs most."""
+    return max(comparison.n_to_decide(_sizes(rows, case), SAME).values(), key=lambda n: n.value)
+
+
+@measure("comparison", cases={"absolute_table": "absolute_blocks", "signed_table": "signed_blocks"})
+def blocks_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    """The differences, with rates and bits."""
+    table, gaps, rate = by_block(rows, case), blocks(rows, case), learning_rates(rows, case)
     lines = []
-    for size in table:
-        less = interval(gaps[f"size_{size}"], fixed, digits=3) if size > 1 else "–"
-        lines.append({"Block size": size, "Bits": interval(mean(table[size]), fixed, digits=3), "Less blocks of 1": less})
+    for size in BLOCKS:
+        shown = {"lr": number(rate[block(size, averaging(case)), 1.0], 2), "Bits": interval(mean(table[size]), fixed, digits=3)}
+        lines.append({"Block size": size} | shown | {"Less blocks of 1": interval(gaps[f"size_{size}"], fixed, digits=3)})
     return pd.DataFrame(lines)
 
 
@@ -204,10 +256,3 @@ def runs(rows: pd.DataFrame) -> dict[str, Estimate]:
         flags = last(rows, case, "diverged")
         found |= {case: Estimate(len(flags)), f"{case}_diverged": Estimate(flags.sum())}
     return found
-
-
-@measure("rates", "comparison")
-def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """1 for each method whose rate in the comparison is the best of its trials."""
-    found, rate = rates(rows), learning_rates(rows, "comparison").droplevel("factor")
-    return {key(method): Estimate(abs(rate[method] / found[f"{key(method)}_lr"].value - 1) < 1e-9) for method in rate.index}

@@ -5,7 +5,7 @@ is decoupled, and the optimiser gets weight_decay / lr, so that a step at the fu
 the rate is: what the authors' code of AdaHessian does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,21 +16,23 @@ from secondlook.optim import AdaHessian, Sophia
 from secondlook.training import eager_step
 from secondlook.training.steps import Criterion, Step, differentiate
 
-from .names import BLOCKS, block
+from .names import AVERAGES, BLOCKS, block
+from .peers import MuonAndAdamW, hidden_and_others, soap
 
 
 @dataclass(frozen=True)
 class Method:
-    """`rule` with `constants` of the parameters; `differentiate` as in secondlook.training.steps."""
+    """`rule` on `parts` of the network with `constants` of the parameters; `differentiate` as in secondlook.training.steps."""
 
-    rule: type[torch.optim.Optimizer]
+    rule: Callable[..., torch.optim.Optimizer]
     constants: Callable[..., dict]
     decoupled: bool = True
     differentiate: Callable[..., Tensor] = differentiate
+    parts: Callable[[nn.Module], Iterable] = nn.Module.parameters
 
     def optimizer(self, model: nn.Module, lr: float, params) -> torch.optim.Optimizer:
         decay = params.weight_decay / lr if self.decoupled else params.weight_decay
-        return self.rule(model.parameters(), lr=lr, weight_decay=decay, **self.constants(params))
+        return self.rule(self.parts(model), lr=lr, weight_decay=decay, **self.constants(params))
 
     def make_step(self, optimizer: torch.optim.Optimizer, model: nn.Module, criterion: Criterion) -> Step:
         return eager_step(optimizer, model, criterion, self.differentiate)
@@ -58,6 +60,14 @@ def _sophia(params) -> dict:
     return own | {"diagonal": GaussNewtonBartlett()}
 
 
+def _muon(params) -> dict:
+    return _adam(params) | {"momentum": params.muon_momentum}
+
+
+def _soap(params) -> dict:
+    return {"betas": params.soap_betas, "precondition_frequency": params.soap_every}
+
+
 def _adahessian(**options) -> Method:
     return Method(AdaHessian, lambda params: {"betas": params.betas, "eps": params.epsilon} | options)
 
@@ -69,5 +79,7 @@ METHODS = {
     "AdaHessian": _adahessian(),
     "AdaHessian power 0.5": _adahessian(hessian_power=0.5),
     "Sophia-G": Method(Sophia, _sophia, differentiate=differentiate_at_every_position),
-    **{block(size): _adahessian(block_size=size) for size in BLOCKS},
+    **{block(size, averaging): _adahessian(block_size=size, averaging=averaging) for averaging in AVERAGES for size in BLOCKS},
+    "Muon": Method(MuonAndAdamW, _muon, parts=hidden_and_others),
+    "SOAP": Method(soap, _soap),
 }

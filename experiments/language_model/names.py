@@ -1,14 +1,11 @@
-"""Names of the methods, and which has whose learning rate. Without torch: measures and figures use them too."""
+"""Names of the methods. Without torch: measures and figures use them too."""
 
-TUNED = ("SGD", "Adam", "AdamW", "AdaHessian", "AdaHessian power 0.5", "Sophia-G")  # each with a learning rate of its own
-BLOCKS = (2, 4, 8, 16, 32)  # entries that are averaged; sizes beside 1 of AdaHessian's Table 7 that divide every parameter here
+TUNED = ("SGD", "Adam", "AdamW", "AdaHessian", "Sophia-G")  # whose rates are tuned in two rounds
+PEERS = ("Muon", "SOAP")  # what a user would pick today: context, with as many trials
+BLOCKS = (2, 8, 32)  # entries that are averaged: sizes of AdaHessian's Table 7, beside 1, that divide every parameter here
+AVERAGES = ("absolute", "signed")  # of |D|, as in the authors' code, and of D, as in the paper's Eq. 10
 
 
-def block(size: int) -> str:
+def block(size: int, averaging: str) -> str:
     """The name of AdaHessian that averages blocks of `size` entries."""
-    return "AdaHessian" if size == 1 else f"AdaHessian block {size}"
-
-
-def tuned_as(method: str) -> str:
-    """The method whose learning rate `method` has: whatever the size of its blocks, AdaHessian's."""
-    return method if method in TUNED else "AdaHessian"
+    return f"AdaHessian {averaging} block {size}"

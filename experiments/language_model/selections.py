@@ -42,9 +42,9 @@ def by_method(rows: pd.DataFrame, metric: str = "bits") -> pd.DataFrame:
     return found.unstack("method")[list(found.index.unique("method"))]
 
 
-def by_rate(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For each method the validation bits of all trials: seeds by factors on its centre."""
-    found = last(rows, "rates")
+def by_rate(rows: pd.DataFrame, case: str) -> dict[str, pd.DataFrame]:
+    """For each method the validation bits of all trials of `case`: seeds by factors on its centre."""
+    found = last(rows, case)
     return {method: found[method].unstack("factor") for method in found.index.unique("method")}
 
 
@@ -64,9 +64,14 @@ def broken(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {method: table >= counted(rows, "scaling", "unigram") for method, table in by_factor(rows).items()}
 
 
-def by_block(rows: pd.DataFrame) -> pd.DataFrame:
-    """Bits of AdaHessian: seeds by sizes of blocks, with 1 from the comparison."""
-    found = last(rows, "blocks").droplevel("factor").unstack("method")
-    table = pd.DataFrame({size: found[block(size)] for size in BLOCKS})
+def by_block(rows: pd.DataFrame, case: str) -> pd.DataFrame:
+    """Bits of AdaHessian: seeds by sizes of blocks, with 1 from the comparison, where averages of D and of |D| are one."""
+    found = last(rows, case).droplevel("factor").unstack("method")
+    table = pd.DataFrame({size: found[block(size, averaging(case))] for size in BLOCKS})
     table[1] = by_method(rows).loc[table.index, "AdaHessian"]
     return table.sort_index(axis=1)
+
+
+def averaging(case: str) -> str:
+    """Which averages the blocks of a case have."""
+    return case.partition("_")[0]

@@ -2,6 +2,8 @@
 
 import math
 import re
+import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,10 +17,9 @@ from experiments.language_model.transformer import transformer
 from secondlook.errors import Mistake
 from secondlook.study import claims
 from secondlook.study import measures as study
-from secondlook.study.experiment import Experiment, run
+from secondlook.study.experiment import Experiment, parameters, run
 from secondlook.study.files import sha256
 from secondlook.study.needs import data_folder
-from secondlook.study.parameters import build
 from secondlook.study.place import Place
 from secondlook.study.text import fill, key
 from secondlook.training import generator
@@ -28,7 +29,7 @@ SHAPE = {"vocabulary": 7, "width": 8, "blocks": 2, "heads": 2, "length": 5}
 
 
 def params(case: str, scale: str = "paper", changes=()) -> experiment.Params:
-    return build(experiment.Params, LANGUAGE.setting(case, scale, changes).parameters, "config.yaml")
+    return parameters(LANGUAGE, LANGUAGE.setting(case, scale, changes))
 
 
 def small(seed: int = 0) -> torch.nn.Module:
@@ -91,15 +92,17 @@ def test_the_start_is_the_generators_and_touches_no_global_state():
     assert all(p.isfinite().all() for p in one)
 
 
-def test_every_block_size_divides_every_parameter():
-    p = params("blocks")
+def test_every_size_of_block_divides_every_parameter_with_both_averages():
+    p = params("signed_blocks")
     model = transformer(66, p.width, p.blocks, p.heads, p.length, generator(0, "start"))
-    sizes = [METHODS[method].optimizer(model, 0.1, p).param_groups[0]["block_size"] for method in p.methods]
-    assert tuple(sizes) == names.BLOCKS and all(names.tuned_as(method) == "AdaHessian" for method in p.methods)
+    methods = (*params("absolute_blocks").methods, *p.methods)
+    groups = {name: METHODS[name].optimizer(model, 0.1, p).param_groups[0] for name in methods}
+    found = {(group["averaging"], group["block_size"]): name for name, group in groups.items()}
+    assert found == {(a, size): names.block(size, a) for a in names.AVERAGES for size in names.BLOCKS}
 
 
 @pytest.mark.parametrize(
-    "name, decay", {"SGD": 5e-4, "Adam": 5e-4, "AdamW": 5e-3, "AdaHessian": 5e-3, "Sophia-G": 5e-3}.items()
+    "name, decay", {"SGD": 5e-4, "Adam": 5e-4, "AdamW": 5e-3, "AdaHessian": 5e-3, "Sophia-G": 5e-3, "Muon": 5e-3}.items()
 )
 def test_decay_is_coupled_as_given_and_decoupled_over_the_rate(name, decay):
     made = METHODS[name].optimizer(small(), 0.1, params("comparison"))
@@ -108,7 +111,7 @@ def test_decay_is_coupled_as_given_and_decoupled_over_the_rate(name, decay):
 
 
 def test_powers_are_as_named():
-    p = params("comparison")
+    p = params("rates")
     powers = {
         name: METHODS[name].optimizer(small(), 0.1, p).param_groups[0]["hessian_power"]
         for name in p.methods
@@ -186,21 +189,42 @@ def test_the_declared_text_has_the_declared_parts(tmp_path):
 
 
 def test_tuning_sees_no_window_and_no_seed_of_the_report():
-    tuning = set(LANGUAGE.setting("rates").seeds)
-    for case in ("comparison", "scaling", "blocks"):
-        assert not tuning & set(LANGUAGE.setting(case).seeds) and params(case).judged == "test"
-        assert params(case).learning_rates == params("comparison").learning_rates
-    assert params("rates").judged == "validation" and set(params("rates").methods) == set(names.TUNED)
+    rounds, reports = ("rates", "fine_rates", "peer_rates"), ("comparison", "scaling")
+    blocks = [f"{averaging}_{part}" for part in ("rates", "blocks") for averaging in names.AVERAGES]
+    rounds, reports = (*rounds, *blocks[:2]), (*reports, *blocks[2:])
+    tuning = {seed for case in rounds for seed in LANGUAGE.setting(case).seeds}
+    compared = set(LANGUAGE.setting("comparison").seeds)
+    for case in reports:
+        seeds = set(LANGUAGE.setting(case).seeds)
+        assert not tuning & seeds and seeds <= compared and params(case).judged == "test"
+    assert all(params(case).judged == "validation" for case in rounds)
+    assert set(params("rates").methods) - {"AdaHessian power 0.5"} == set(params("fine_rates").methods) == set(names.TUNED)
+    assert set(params("peer_rates").methods) == set(names.PEERS)
+    assert all(params(f"{a}_rates").methods == params(f"{a}_blocks").methods for a in names.AVERAGES)
+    assert set(params("comparison").methods) == {*names.TUNED, *names.PEERS}
+    trials = {case: len(params(case).factors) for case in rounds}
+    assert trials["rates"] + trials["fine_rates"] == trials["peer_rates"]
+    rates = params("comparison").learning_rates
+    assert all(params("scaling").learning_rates[name] == rates[name] for name in params("scaling").methods)
 
 
 def test_every_case_runs_and_says_what_its_steps_cost(rows):
     """Six steps in two epochs, so one estimate of Sophia: gradient equivalents over SGD's."""
-    last = rows[(rows.case == "comparison") & (rows.step == 2) & (rows.seed == 100)].set_index(["metric", "method"]).value
+    last = rows[(rows.case == "comparison") & (rows.step == 2) & (rows.seed == 200)].set_index(["metric", "method"]).value
     spent = last["gradient_equivalents"] / last["gradient_equivalents", "SGD"]
-    expected = {"SGD": 1, "Adam": 1, "AdamW": 1, "AdaHessian": 3, "AdaHessian power 0.5": 3, "Sophia-G": 1 + 2 / 3 / 6}
+    expected = {
+        "SGD": 1,
+        "Adam": 1,
+        "AdamW": 1,
+        "AdaHessian": 3,
+        "Sophia-G": 1 + 2 / 3 / 6,
+        "Muon": 1,
+    }
     assert dict(spent) == pytest.approx(expected)
     assert set(rows.case) == set(LANGUAGE.cases) and not rows[rows.metric == "diverged"].value.any()
-    assert set(rows[rows.case == "blocks"].method.dropna()) == {names.block(size) for size in names.BLOCKS}
+    for averaging in names.AVERAGES:
+        sizes = {names.block(size, averaging) for size in names.BLOCKS}
+        assert set(rows[rows.case == f"{averaging}_blocks"].method.dropna()) == sizes
     assert set(rows[(rows.case == "scaling") & (rows.metric == "bits")].step) == {2}
     assert "seconds" not in set(rows[rows.case != "comparison"].metric)
 
@@ -216,12 +240,63 @@ def test_a_run_that_diverges_is_counted(tmp_path):
     assert found[found.metric == "diverged"].value.tolist() == [1] and found[found.metric == "bits"].value.isna().all()
 
 
-def test_rates_are_the_best_of_the_trials():
-    """As recorded: each method's rate is the best on validation, and none is at the edge of its range."""
-    found = measures.rates(pd.read_csv(ROOT / "results" / "recorded" / "language_model" / "rates.csv"))
-    for name, lr in params("comparison").learning_rates.items():
+def test_the_second_round_is_centred_on_the_best_of_the_first():
+    """As recorded: none of these is at the edge of its range."""
+    found = measures.trials(pd.read_csv(ROOT / "results" / "recorded" / "language_model" / "rates.csv"), "rates")
+    for name, lr in params("fine_rates").learning_rates.items():
         assert found[f"{key(name)}_lr"].value == pytest.approx(lr), name
         assert found[f"{key(name)}_inside"].value == 1, name
+
+
+def test_muon_has_the_matrices_of_hidden_layers_and_adamw_the_rest():
+    model = small()
+    optimizer = METHODS["Muon"].optimizer(model, 0.1, params("comparison"))
+    hidden, others = (group["params"] for group in optimizer.param_groups)
+    named = dict(model.named_parameters())
+    known = {name for name, p in named.items() if any(p is q for q in hidden)}
+    assert known == {
+        name for name in named if re.fullmatch(r"blocks\.\d+\.\w+\.\d+(\.\w+)?\.weight", name) and named[name].dim() == 2
+    }
+    assert len(hidden) + len(others) == len(named)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5)
+    assert [part.param_groups[0]["lr"] for part in optimizer.parts] == [0.05, 0.05] == schedule.get_last_lr()
+
+
+def test_muon_with_adamw_goes_on_from_its_state_as_if_never_stopped():
+    """Four steps, and two steps, a checkpoint and two more, of which the last are at another rate: the same bits."""
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        cross_entropy(model(characters()), characters()).backward()
+        optimizer.step()
+
+    through, stopped = small(), small()
+    ends = []
+    for model, again in ((through, False), (stopped, True)):
+        optimizer = METHODS["Muon"].optimizer(model, 0.01, params("comparison"))
+        for t in range(4):
+            if again and t == 2:
+                kept, optimizer = optimizer.state_dict(), METHODS["Muon"].optimizer(model, 0.01, params("comparison"))
+                optimizer.load_state_dict(kept)
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 if t < 3 else 0.001
+            step(model, optimizer)
+        ends.append([p.detach().clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_soap_gets_what_is_declared_and_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "pytorch_optimizer", SimpleNamespace(SOAP=lambda params, **options: (list(params), options))
+    )
+    model, p = small(), params("comparison")
+    given, options = METHODS["SOAP"].optimizer(model, 0.1, p)
+    assert len(given) == len(list(model.parameters()))
+    decay = pytest.approx(p.weight_decay / 0.1)
+    assert options == {"lr": 0.1, "weight_decay": decay, "betas": p.soap_betas, "precondition_frequency": p.soap_every}
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(Mistake, match="^language_model needs the package pytorch_optimizer: install the extra 'benchmark'$"):
+        METHODS["SOAP"].optimizer(model, 0.1, p)
 
 
 def made_up(case: str, bits: dict[tuple[str, float], list[float]]) -> pd.DataFrame:
@@ -261,7 +336,7 @@ def test_the_best_rate_and_whether_it_is_inside():
         ("Adam", 0.1): [2.0, 2.0],
         ("Adam", 1.0): [3.0, 3.0],
     }
-    found = measures.rates(made_up("rates", bits))
+    found = measures.trials(made_up("rates", bits), "rates")
     assert (found["sgd_lr"].value, found["sgd_inside"].value) == (pytest.approx(0.1), 1)
     assert (found["adam_lr"].value, found["adam_inside"].value) == (pytest.approx(0.01), 0)
 
@@ -288,8 +363,8 @@ def test_every_number_of_section_and_claims_is_measured(rows):
     text = fill((LANGUAGE.folder / "section.md").read_text(), given, "section.md")
     assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
     assert all(f"E{name}" in text for name in ("7", "5t", "5b", "5c"))
-    assert list(summary.tables["blocks_table"]["Block size"]) == [1, *names.BLOCKS]
-    assert summary.measures["runs"]["comparison"].value == 2 * len(names.TUNED)
+    assert all(list(summary.tables[f"{a}_table"]["Block size"]) == list(names.BLOCKS) for a in names.AVERAGES)
+    assert summary.measures["runs"]["comparison"].value == 2 * len([*names.TUNED, "Muon"])
 
 
 def test_figures_draw(rows):
@@ -303,5 +378,5 @@ def test_the_centre_of_rates_is_the_vertex_of_a_parabola():
         for method, least in {"AdamW": 2.0, "AdaHessian": 0.5}.items()
         for factor in (0.1, 0.3, 1.0, 3.0, 10.0)
     }
-    found = measures.centre(made_up("rates", runs))
+    found = measures.centre(made_up("fine_rates", runs))
     assert [found[name].value for name in ("adamw", "adahessian", "over_adamw")] == pytest.approx([3 / 2, 0.3 / 0.5, 0.4])

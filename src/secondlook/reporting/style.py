@@ -49,6 +49,8 @@ COLOUR = {
     "K-FAC": "#ee3377",
     "Sophia-G": "#6f4c9b",
     "OASIS": "#aa3377",
+    "Muon": "#225555",
+    "SOAP": "#bb5566",
     "OASIS, fixed": "#ee99aa",
     "AdGD": "#bbcc33",
     "L-BFGS": "#555555",
