@@ -360,6 +360,7 @@ def test_every_number_of_section_and_claims_is_measured(rows):
     found = [claim["id"] for claim in claims.judge_all([(LANGUAGE, summary)])]
     assert found == ["E5b", "E5c", "E5t", "E7", "E7b", "E7g", "E7p"]
     given = {**summary.measures, "tables": summary.tables, "table": lambda table: str(len(table)), "verdict": lambda name: name}
+    given["has"] = LANGUAGE.cases.__contains__
     text = fill((LANGUAGE.folder / "section.md").read_text(), given, "section.md")
     assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
     assert all(f"E{name}" in text for name in ("7", "5t", "5b", "5c"))
