@@ -85,7 +85,7 @@ def blocks(rows: pd.DataFrame, trials: str, case: str) -> Figure:
     """
     figure, (tuning, test) = style.axes(1, 2, height=2.8)
     tables, rate = by_rate(rows, trials), learning_rates(rows, trials)
-    for size, colour in zip(BLOCKS, style.SERIES, strict=True):
+    for size, colour in zip(BLOCKS, style.SERIES, strict=False):
         name = block(size, averaging(case))
         tuning.semilogx(rate[name], tables[name].mean(), "o-", color=colour, label=f"blocks of {size}")
     tuning.set(xlabel="learning rate", ylabel=f"{BITS}, validation")
