@@ -87,6 +87,12 @@ def test_power_is_that_of_simulated_tests(level):
     assert comparison.power(n, 0, level) == pytest.approx(1 - level, abs=1e-9)
 
 
+def test_power_is_a_number_for_every_effect():
+    """Where scipy knows no lower tail, as for 8 pairs and 2.6 spreads, power is the upper one, and grows with the effect."""
+    found = [comparison.power(n, effect, 0.99) for n in (2, 8, 24) for effect in (0.1, 1.0, 2.6, 30.0)]
+    assert all(0 <= value <= 1 for value in found) and all(found[i : i + 4] == sorted(found[i : i + 4]) for i in (0, 4, 8))
+
+
 def test_ends_of_pairs_needed():
     assert comparison.needed(math.inf) == 2 and comparison.needed(1e-6) == math.inf
 

@@ -92,7 +92,8 @@ def _difference(a: ArrayLike, b: ArrayLike, level: float, paired: bool) -> Estim
 def power(n: int, effect: float, level: float = LEVEL) -> float:
     """Of `n` pairs, 2 or more, for `effect` = delta / s, 0 or more."""
     shift, limit = np.sqrt(n) * min(effect, LARGEST), scipy.special.stdtrit(n - 1, (1 + level) / 2)
-    return float(scipy.stats.nct.sf(limit, n - 1, shift) + scipy.stats.nct.cdf(-limit, n - 1, shift))
+    upper, lower = scipy.stats.nct.sf(limit, n - 1, shift), scipy.stats.nct.cdf(-limit, n - 1, shift)
+    return float(upper if np.isnan(lower) else upper + lower)  # scipy has nan for some tails that are too small to matter
 
 
 def needed(effect: float, level: float = LEVEL) -> float:
