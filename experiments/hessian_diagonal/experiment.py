@@ -3,8 +3,9 @@
 Claim     AdaHessian approximates the diagonal of the Hessian, and spatial averaging reduces the variance (adahessian-abstract).
           Neither comes with a measurement.
 Set-up    Matrices with known answers; a tanh network, a ReLU network and a convolutional one on scikit-learn's digits at three
-          stages of training, every estimate held against the dense Hessian; AdaHessian trained with one estimator or another.
-Hardware  any CPU, one thread, three minutes in all; times and training, which are recorded, some two minutes each.
+          stages of training, every estimate, and those of two other packages, held against the dense Hessian; noise of probes
+          beside that of batches; AdaHessian trained with one estimator or another, with its running mean and without.
+Hardware  any CPU, one thread, three minutes in all; what is recorded, two to ten minutes each.
 """
 
 import time
@@ -15,16 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondlook.curvature import DiagPlusPlus, Hutchinson, MeanSquare, Objective, XDiag, estimate
+from secondlook.curvature import DiagPlusPlus, Hutchinson, MeanSquare, Objective, Preactivations, XDiag, estimate
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.curvature.vectors import flat
 from secondlook.problems.quadratics import rotation
+from secondlook.study.cells import kept
 from secondlook.study.declare import case
 from secondlook.study.parameters import NonNegative, Positive, PositiveInt, Text
+from secondlook.study.place import Place
 
 from .methods import FEW, PER_HVP, Matrix, blocks, by_parts, by_products
 from .networks import Cell, Network, Shared, cells
-from .training import Training, runs
+from .peers import Peers, PeerTimes, of_a_gradient, operations, turns
+from .training import Smoothing, Training, runs
+
+EXACT = Preactivations(128)  # more probes than any network here has sums before its activations
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,14 @@ class Networks(Shared):
     damping: Positive
     average: PositiveInt
     budgets: tuple[PositiveInt, ...]
+
+
+@dataclass(frozen=True)
+class Noise(Shared):
+    batches: PositiveInt
+    probes: PositiveInt
+    sizes: tuple[PositiveInt, ...]
+    blocks: tuple[PositiveInt, ...]
 
 
 @dataclass(frozen=True)
@@ -259,6 +273,69 @@ def timed(cell: Cell, p: Times, generator: torch.Generator, order: np.random.Gen
                 yield {**at, "metric": "error", "value": relative(D, d.abs() if name == "mean of squares" else d)}
 
 
+@case(Noise)
+def noise(p: Noise, seed: int) -> Iterator[dict]:
+    """The noise of one probe's estimate on a batch, in its two parts, with and without means over blocks:
+
+        Var[D_B] = E_B Var_z[D_B | B] + Var_B[diag H_B]        of the probe z, and of the batch B
+
+    each summed over entries and over |diag H|^2. Batches are drawn from the network's pictures, one by one, and put back.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for cell in cells(p, seed):
+        d, (pictures,) = cell.H.diagonal(), cell.objective.batches
+        members = {block: blocks(Matrix(cell.H, cell.objective.params), block) for block in p.blocks}
+        for size in p.sizes:
+            exact, drawn_ = zip(*(on_a_batch(cell, pictures, size, p.probes, generator) for _ in range(p.batches)), strict=True)
+            for block, its in members.items():
+                of_probes = torch.stack([means(D, its).var(0).sum() for D in drawn_]).mean()
+                of_batches = means(torch.stack(exact), its).var(0).sum()
+                found = {"probes": of_probes, "batches": of_batches, "bias2": (means(d, its) - d).norm() ** 2}
+                for metric, value in found.items():
+                    at = {**cell.key, "batch": size, "block": block}
+                    yield {**at, "metric": metric, "value": (value / d.norm() ** 2).item()}
+
+
+def on_a_batch(cell: Cell, pictures: tuple, size: int, probes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The exact diagonal (n,) of the Hessian on a batch of `size` pictures, and so many estimates of one probe (probes, n)."""
+    x, y = pictures
+    chosen = torch.randint(len(x), (size,), generator=generator)
+    H = Objective(cell.objective.loss_fn, cell.objective.params, (x[chosen], y[chosen]), chunk_size=128)
+    pairs = H.products(Hutchinson().probe(H.params, generator) for _ in range(probes))
+    return flat(EXACT(H, generator)), torch.stack([flat(z) * flat(Hz) for z, Hz in pairs])
+
+
+@case(Peers)
+def peers(p: Peers, seed: int) -> Iterator[dict]:
+    """Operations of every estimate over those of a gradient, ours and of two other packages, and its relative error."""
+    for cell in cells(p, seed):
+        d, unit = cell.H.diagonal(), of_a_gradient(cell)
+        for (name, budget), turn in turns(cell, p).items():
+            at = {**cell.key, "method": name, "budget": budget}
+            counted = operations(lambda turn=turn: turn(seed)) / unit
+            yield {**at, "metric": "operations", "value": counted}
+            for draw in range(p.draws):
+                yield {**at, "draw": draw, "metric": "error", "value": relative(turn(p.draws * seed + draw), d)}
+
+
+@case(PeerTimes)
+def peer_times(p: PeerTimes, seed: int) -> Iterator[dict]:
+    """Milliseconds of the same in each round, in which all take their turns in a drawn order."""
+    order = np.random.default_rng(seed)
+    for cell in cells(p, seed):
+        if cell.stage == p.stage:
+            found = list(turns(cell, p).items())
+            for number in range(-1, p.rounds):  # the first is not timed
+                for index in order.permutation(len(found)):
+                    (name, budget), turn = found[index]
+                    start = time.perf_counter()
+                    turn(number + 1)
+                    taken = 1e3 * (time.perf_counter() - start)
+                    if number >= 0:
+                        at = {**cell.key, "method": name, "budget": budget, "round": number}
+                        yield {**at, "metric": "milliseconds", "value": taken}
+
+
 @case(Training)
 def training(p: Training, seed: int) -> Iterator[dict]:
     """AdaHessian with each estimator. Seeds `seed`, seed + 1, ... choose the rates, those from `first` on are reported."""
@@ -277,6 +354,53 @@ def training(p: Training, seed: int) -> Iterator[dict]:
                 for run in range(p.first, p.first + p.count):
                     for row in runs(p, network, estimator, lr, run):
                         yield {**at, "part": aim, "run": run, "lr": lr, **row}
+
+
+@case(Smoothing, place=True)
+def smoothing(p: Smoothing, seed: int, place: Place) -> Iterator[dict]:
+    """AdaHessian with its running mean of squares and without (beta2 = 0): each at its best rate with the paper's eps, which is
+    the first of `eps`, and at its best rate and eps. Seeds as in `training`; of the runs that choose, the final loss alone."""
+    for name, network in (
+        ("tanh", Network(torch.tanh, hidden=p.hidden)),
+        ("ReLU", Network(torch.relu, hidden=p.hidden)),
+        ("CNN", Network(torch.tanh, p.channels)),
+    ):
+        for beta2 in p.beta2s:
+            at = {"network": name, "beta2": beta2}
+            tuning = []
+            for eps in p.eps:
+                key = {**at, "part": "tuning", "eps": eps}
+                tuning += kept(place, key, lambda _, key=key, network=network: finals(p, network, key, seed))
+            yield from tuning
+            for part, (eps, lr) in smoothest(tuning, p.eps[0]).items():
+                key = {**at, "part": part, "eps": eps, "lr": lr}
+                yield from kept(place, key, lambda _, key=key, network=network: reported(p, network, key))
+
+
+def smoothed(p: Smoothing, network: Network, key: dict, lr: float, run: int) -> Iterator[dict]:
+    rows = runs(p, network, "Hutchinson", lr, run, betas=(0.9, key["beta2"]), eps=key["eps"])
+    return ({**key, "run": run, "lr": lr, **row} for row in rows)
+
+
+def finals(p: Smoothing, network: Network, key: dict, seed: int) -> Iterator[dict]:
+    for lr in p.lrs:
+        for run in range(seed, seed + p.tuning_seeds):
+            *_, loss, _ = smoothed(p, network, key, lr, run)
+            yield loss
+
+
+def reported(p: Smoothing, network: Network, key: dict) -> Iterator[dict]:
+    for run in range(p.first, p.first + p.count):
+        yield from smoothed(p, network, key, key["lr"], run)
+
+
+def smoothest(tuning: list[dict], paper: float) -> dict[str, tuple[float, float]]:
+    """eps and rate of the least mean loss over the runs: with the paper's eps, and of all."""
+    losses: dict[tuple[float, float], list[float]] = {}
+    for row in tuning:
+        losses.setdefault((row["eps"], row["lr"]), []).append(row["value"])
+    best = sorted(losses, key=lambda at: sum(losses[at]))
+    return {"paper's eps": next(at for at in best if at[0] == paper), "best eps": best[0]}
 
 
 def chosen(tuning: list[dict], steps: int, work: float) -> dict[str, float]:

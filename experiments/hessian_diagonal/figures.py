@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from secondlook.reporting import style
+from secondlook.reporting.comparisons import lines, spread
 from secondlook.study import statistics
 from secondlook.study.declare import figure
 
@@ -276,4 +277,85 @@ def training(rows: pd.DataFrame) -> Figure:
     panels[1, 1].set_xlabel("work, in gradients of a batch")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, handlelength=1.4, columnspacing=1)
+    return figure
+
+
+@figure("noise")
+def noise(rows: pd.DataFrame) -> Figure:
+    """Shows: standard deviation of one probe's estimate from the probe and from the batch, against the size of the batch."""
+    figure, panels = style.axes(1, 3, height=2.75, sharey=True, sharex=True)
+    kinds = dict(zip(("probes", "batches"), style.SERIES, strict=False))
+    for axis, (network, name) in zip(panels, NETWORKS.items(), strict=True):
+        for part, colour in kinds.items():
+            for block, line in ((1, "-"), (8, "--")):
+                table = select.noise(rows, part, block).loc[network] ** 0.5
+                _band(axis, list(table), table, colour, marker="o", linestyle=line, linewidth=1)
+        axis.set(xscale="log", yscale="log", title=name)
+        axis.set_xticks(list(table), labels=[f"{size:g}" for size in table])
+        axis.minorticks_off()
+    _plain(panels[0], "y")
+    panels[0].set_ylabel("deviation, relative to $|D|$")
+    panels[1].set_xlabel("pictures in a batch")
+    handles = [panels[0].plot([], [], color=colour, label=f"from {part}")[0] for part, colour in kinds.items()]
+    handles += [
+        panels[0].plot([], [], line, color=style.GREY, label=label)[0] for line, label in (("-", "plain"), ("--", "means of 8"))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+@figure("peers")
+def peers(rows: pd.DataFrame) -> Figure:
+    """Shows: error against operations of ours, filled, and of two other packages, hollow; medians over stages and seeds."""
+    table = select.peers(rows).groupby(["method", "network", "budget"]).median()
+    figure, panels = style.axes(1, 3, height=3.1, sharey=True, sharex=True)
+    colours = {
+        "Hutchinson": style.GREY,
+        "XDiag": COLOUR["XDiag"],
+        "layer sums": COLOUR["layer sums"],
+        "Hessian": COLOUR["layer sums"],  # exact, as layer sums are with enough probes
+        "Gauss-Newton": COLOUR["mean of squares"],
+        "Gauss-Newton, drawn": COLOUR["per example"],
+    }
+    marks = {"": "o", "curvlinops": "s", "BackPACK": "D"}
+    for axis, (network, name) in zip(panels, NETWORKS.items(), strict=True):
+        axis.set(xscale="log", yscale="log", ylim=(FLOOR / 1.4, 30), title=name)
+        for method in table.index.unique("method"):
+            package = next((package for package in marks if package and method.startswith(package)), "")
+            line = table.loc[method, network].sort_values("operations")
+            colour = colours[method.removeprefix(package).removesuffix(", one probe").strip()]
+            axis.plot(
+                line.operations, line.error.clip(lower=FLOOR), color=colour, marker=marks[package],
+                linestyle=":" if package else "-", linewidth=1, markerfacecolor="none" if package else colour,
+            )  # fmt: skip
+    _plain(panels[0], "x")
+    _exact(panels[0])
+    panels[0].set_ylabel("relative error")
+    panels[1].set_xlabel("operations, in gradients")
+    handles = [panels[0].plot([], [], color=colour, label=name)[0] for name, colour in colours.items() if name != "Hessian"]
+    handles += [
+        panels[0].plot(
+            [], [], mark, color=style.INK, markerfacecolor="none" if package else style.INK, label=package or "ours"
+        )[0]
+        for package, mark in marks.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+@figure("smoothing")
+def smoothing(rows: pd.DataFrame) -> Figure:
+    """Shows: loss without the running mean over that with it, in every run, means with intervals; eps as in the paper, and
+    tuned."""
+    figure, panels = style.axes(1, 2, height=2.2, sharex=True, sharey=True)
+    for axis, part in zip(panels, ("paper's eps", "best eps"), strict=True):
+        table = select.smoothed(rows, part)
+        logs = (table.iloc[:, 0] - table.iloc[:, -1]).unstack("network")[list(NETWORKS)]
+        for at, network in enumerate(logs):
+            spread(axis, at, logs[network], style.COLOUR["AdaHessian"], np.exp)
+        lines(axis, (NETWORKS[network] for network in logs))
+        axis.axvline(1, color=style.INK, linewidth=0.7)
+        axis.set(xscale="log", title="the paper's $\\epsilon$" if part == "paper's eps" else "the best $\\epsilon$")
+    figure.supxlabel("loss without the running mean, over that with it", fontsize=9)
+    _plain(panels[0], "x")
     return figure

@@ -8,13 +8,15 @@ import re
 import numpy as np
 import pandas as pd
 
-from secondlook.study import statistics
+from secondlook.study import comparison, statistics
 from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate
 from secondlook.study.text import fixed, number, percent
 
 from . import selections as select
 from .selections import BY_PARTS, BY_PRODUCTS, EXACT, NETWORKS
+
+MATTERS = np.log(1.1)  # a tenth more loss: of what a running mean is worth
 
 
 def _key(*words) -> str:
@@ -275,4 +277,129 @@ def trained(rows: pd.DataFrame) -> pd.DataFrame:
                     "Rates": "; ".join(number(rates[network, method, part], 1) for part in ("equal steps", "equal work")),
                 }
             )
+    return pd.DataFrame(lines)
+
+
+@measure("noise")
+def noise(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Of one probe's estimate on a batch, by network and size of the batch: the share of its noise that comes from the batch;
+    and with means of 8, over the same without: the noise of probes, that of batches, and the squared error of both with the
+    means' bias."""
+    found = {}
+    plain, averaged = ({m: select.noise(rows, m, block) for m in ("probes", "batches", "bias2")} for block in (1, 8))
+    for network in NETWORKS:
+        for size in plain["probes"]:
+            before, after = ({m: table.loc[network][size] for m, table in part.items()} for part in (plain, averaged))
+            key = _key(network, int(size))
+            found[f"{key}_share"] = statistics.mean(before["batches"] / (before["probes"] + before["batches"]))
+            for part in ("probes", "batches"):
+                found[f"{key}_{part}"] = statistics.mean(after[part] / before[part])
+            found[f"{key}_error"] = statistics.mean(sum(after.values()) / sum(before.values()))
+    return found
+
+
+@measure("peers")
+def peers(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Error of every estimate of another package over the least of ours that takes no more operations in the same network:
+    geometric mean over networks, stages and budgets, then over seeds; `least` is that of the least favourable of these; and the
+    operations of each."""
+    table, gains = select.peers(rows), {}
+    for _, cell in table.groupby(["network", "stage", "seed"]):
+        theirs = select.of_packages(cell.index.get_level_values("method"))
+        for at, other in cell[theirs].iterrows():
+            ours = cell[~theirs & (cell.operations <= other.operations * (1 + 1e-9))].error.min()
+            gains[at] = np.log(other.error / ours)
+    found = {}
+    logs = pd.Series(gains, dtype=float).rename_axis(table.index.names) if gains else pd.Series(dtype=float)
+    for method, values in logs.groupby("method") if gains else ():
+        mean = statistics.mean(values.groupby("seed").mean())
+        found[_key(method)] = Estimate(np.exp(mean.value), *np.exp(mean.ends), mean.n)
+        least = values.groupby([*select.CELL, "budget"]).mean().min()
+        found[f"{_key(method)}_least"] = Estimate(np.exp(least), n=mean.n)
+        counted = table.operations.xs(method, level="method")
+        found |= {
+            f"{_key(method)}_{network}_operations": Estimate(counted.loc[network].groupby("budget").mean().min())
+            for network in NETWORKS
+        }
+    return found
+
+
+@measure("peers")
+def beside(rows: pd.DataFrame) -> pd.DataFrame:
+    """Ours and the other packages': operations in gradients, and errors, medians over stages and seeds of each network."""
+    table = select.peers(rows).groupby(["method", "budget", "network"]).median().unstack("network")
+    lines = []
+    for (method, budget), line in table.iterrows():
+        kinds = {"Estimate": method, "Budget": f"{budget}"}
+        for network in NETWORKS:
+            error = line["error", network]
+            kinds[f"{network}: work"] = fixed(line["operations", network], 1)
+            kinds[f"{network}: error"] = "exact" if error <= EXACT else number(error, 2)
+        lines.append(kinds)
+    return pd.DataFrame(lines)
+
+
+PAIRS = {  # of the same estimate: another package's, and ours
+    "Hutchinson_10": (("curvlinops Hutchinson", 10), ("Hutchinson", 10)),
+    "XDiag_100": (("curvlinops XDiag", 100), ("XDiag", 100)),
+    "exact": (("BackPACK Hessian", 1), ("layer sums", 100)),
+    "Gauss_Newton": (("BackPACK Gauss-Newton", 1), ("Gauss-Newton", 1)),
+}
+
+
+@measure("peer_times")
+def peer_clock(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Time of another package's estimate over that of ours in the same round, by network: medians over rounds."""
+    times = select.of_case(rows, "peer_times", "milliseconds").pivot(
+        index=["network", "round"], columns=["method", "budget"], values="value"
+    )
+    return {
+        _key(network, pair): statistics.median(table[theirs] / table[ours])
+        for network, table in times.groupby("network")
+        for pair, (theirs, ours) in PAIRS.items()
+        if theirs in table and ours in table
+    }
+
+
+@measure("smoothing")
+def smoothing(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Final loss without the running mean over that with it, by network: with the paper's eps and with the best, rates tuned in
+    both; geometric means over runs, with the simultaneous intervals of these six. The runs that would show a factor of 1.1; how
+    many rates and eps were chosen, and how many lie at an end of their list."""
+    family = {}
+    for part in ("paper's eps", "best eps"):
+        for network, table in select.smoothed(rows, part).groupby("network"):
+            family[part, network] = (table.iloc[:, 0], table.iloc[:, -1])
+    found = {}
+    for (part, network), difference in comparison.differences(family).items():
+        found[_key(part.replace("'", ""), network)] = Estimate(
+            np.exp(difference.value), *np.exp(difference.ends), difference.n, difference.p
+        )
+    needed = comparison.n_to_decide(family, MATTERS)
+    found["needed"] = max(needed.values(), key=lambda n: n.value)
+    of = rows[rows.case == "smoothing"]
+    chosen = of[of.part != "tuning"].groupby(["network", "beta2", "part"])[["lr", "eps"]].first()
+    ends = {name: (of[name].min(), of[name].max()) for name in ("lr", "eps")}
+    at_edge = chosen.lr.isin(ends["lr"]).sum() + chosen.eps.xs("best eps", level="part").isin(ends["eps"]).sum()
+    return found | {"at_edge": Estimate(at_edge), "chosen": Estimate(len(chosen) + len(chosen) // 2)}
+
+
+@measure("smoothing")
+def smooth(rows: pd.DataFrame) -> pd.DataFrame:
+    """With the running mean and without: final loss, median over runs, rate and eps."""
+    of = rows[(rows.case == "smoothing") & (rows.part != "tuning")]
+    lines = []
+    for (network, beta2, part), runs in of.groupby(["network", "beta2", "part"], sort=False):
+        last = runs[runs.step == runs.step.max()].set_index("metric")
+        lines.append(
+            {
+                "Network": network,
+                "β₂": f"{beta2:g}",
+                "ε": f"{runs.eps.iloc[0]:g}",
+                "Rate": f"{runs.lr.iloc[0]:g}",
+                "Chosen": part,
+                "Loss": number(last.value["loss"].median(), 2),
+                "Test accuracy": percent(last.value["accuracy"].median(), 1),
+            }
+        )
     return pd.DataFrame(lines)

@@ -1,12 +1,16 @@
 """The rows of the experiment as the tables that both its measures and its figures start from."""
 
+import numpy as np
 import pandas as pd
+
+from .names import PACKAGES
 
 NETWORKS = {"tanh": "tanh network", "ReLU": "ReLU network", "CNN": "convolutional network"}
 CELL = ["network", "stage"]
 BY_PRODUCTS = ("Hutchinson", "normal probes", "Bekas", "XDiag", "Diag++", "layer by layer")  # unbiased, whatever the network
 BY_PARTS = ("per example", "layer sums")  # unbiased, and ask for examples or layers
 EXACT = 1e-9  # a relative error below it is rounding
+CHANCE = np.log(10)  # loss of a guess among ten classes: of a run that ends above it, or diverges
 
 
 def of_case(rows: pd.DataFrame, case: str, metric: str) -> pd.DataFrame:
@@ -77,3 +81,34 @@ def losses_at_steps(rows: pd.DataFrame) -> pd.DataFrame:
     table = trained(rows, "loss", "equal steps")
     last = table[table.step == table.step.max()]
     return last.pivot(index=["network", "run"], columns="method", values="value")
+
+
+def noise(rows: pd.DataFrame, metric: str, block: int) -> pd.DataFrame:
+    """Case noise: a part of the noise, with means over blocks: one line for each network and seed, mean over stages; one column
+    a batch size."""
+    chosen = of_case(rows, "noise", metric)
+    return chosen[chosen.block == block].groupby(["network", "seed", "batch"]).value.mean().unstack()
+
+
+def peers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Case peers: operations, over a gradient's, and root mean square error over draws of every estimate; one line for each
+    network, stage, seed, method and budget."""
+    at = [*CELL, "seed", "method", "budget"]
+    table = rows[rows.case == "peers"].astype({"budget": int})
+    counts = table[table.metric == "operations"].set_index(at).value
+    errors = (table[table.metric == "error"].groupby(at, sort=False).value.agg(lambda e: (e**2).mean() ** 0.5)).clip(
+        lower=EXACT
+    )
+    return pd.DataFrame({"operations": counts, "error": errors})
+
+
+def of_packages(methods: pd.Index) -> np.ndarray:
+    """Whether an estimate is another package's."""
+    return np.array([name.split()[0] in PACKAGES for name in methods], dtype=bool)
+
+
+def smoothed(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Case smoothing: logarithm of the final loss, at most CHANCE's; one line for each network and run, one column a beta2."""
+    chosen = of_case(rows, "smoothing", "loss")
+    chosen = chosen[(chosen.part == part) & (chosen.step == chosen.step.max())]
+    return np.log(chosen.pivot(index=["network", "run"], columns="beta2", values="value").clip(upper=CHANCE))

@@ -1,4 +1,4 @@
-"""AdaHessian with one estimator of the diagonal or another, on digits; everything else stays."""
+"""AdaHessian with one estimator of the diagonal or another, and with its running mean or without, on digits; all else stays."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from secondlook.curvature import Composed, GaussNewtonDiagonal, Hutchinson, Obje
 from secondlook.curvature.diagonal import Diagonal
 from secondlook.optim import AdaHessian
 from secondlook.problems.digits import COUNT, digits
-from secondlook.study.parameters import Count, Positive, PositiveInt, Text
+from secondlook.study.parameters import Count, NonNegative, Positive, PositiveInt, Text
 
 from .networks import Network, Shared
 
@@ -27,29 +27,43 @@ ESTIMATORS: dict[str, Diagonal] = {
 
 
 @dataclass(frozen=True)
-class Training(Shared):
+class Runs(Shared):
+    """What training on batches of digits needs, and its tuning."""
+
     tuning_seeds: PositiveInt
     first: Count
     count: PositiveInt
     train: PositiveInt
     batch: PositiveInt
     steps: PositiveInt
-    work: Positive
     every: PositiveInt
     hidden: tuple[PositiveInt, ...]
     lrs: tuple[Positive, ...]
+
+
+@dataclass(frozen=True)
+class Training(Runs):
+    work: Positive
     estimators: tuple[Text, ...]
 
 
-def runs(p: Training, network: Network, estimator: str, lr: float, seed: int) -> Iterator[dict]:
+@dataclass(frozen=True)
+class Smoothing(Runs):
+    eps: tuple[Positive, ...]
+    beta2s: tuple[NonNegative, ...]
+
+
+def runs(p: Runs, network: Network, estimator: str, lr: float, seed: int, **options: float | tuple) -> Iterator[dict]:
     """The loss on all training pictures and the accuracy on the rest, every `every` steps, and the work done until then, in
-    gradients of a batch. Seeds fix weights, pictures and batches; probes draw from a generator of their own."""
+    gradients of a batch. Seeds fix weights, pictures and batches; probes draw from a generator of their own. `options` are more
+    of AdaHessian's."""
     generator = torch.Generator().manual_seed(seed)
     x, y = digits(COUNT, generator)
     loss = Composed(network, functional.cross_entropy)
     theta = [t.requires_grad_() for t in network.start(generator)]
     probes = torch.Generator().manual_seed(seed)
-    optimizer = AdaHessian(theta, lr=lr, betas=(0.9, p.beta2), diagonal=ESTIMATORS[estimator], generator=probes)
+    options = {"betas": (0.9, p.beta2), "diagonal": ESTIMATORS[estimator], "generator": probes} | options
+    optimizer = AdaHessian(theta, lr=lr, **options)
     work = 0.0
     for step in range(p.steps + 1):
         if step % p.every == 0:
