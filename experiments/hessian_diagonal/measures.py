@@ -14,6 +14,7 @@ from secondlook.study.statistics import Estimate
 from secondlook.study.text import fixed, number, percent
 
 from . import selections as select
+from .names import THEIRS
 from .selections import BY_PARTS, BY_PRODUCTS, EXACT, NETWORKS
 
 MATTERS = np.log(1.1)  # a tenth more loss: of what a running mean is worth
@@ -302,25 +303,26 @@ def noise(rows: pd.DataFrame) -> dict[str, Estimate]:
 def peers(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Error of every estimate of another package over the least of ours that takes no more operations in the same network:
     geometric mean over networks, stages and budgets, then over seeds; `least` is that of the least favourable of these; and the
-    operations of each."""
-    table, gains = select.peers(rows), {}
+    fewest operations of each, by network. Where no package was asked, our plain Hutchinson stands in."""
+    table = select.peers(rows)
+    names = table.index.get_level_values("method")
+    theirs, logs = names.isin(THEIRS), {}
     for _, cell in table.groupby(["network", "stage", "seed"]):
-        theirs = select.of_packages(cell.index.get_level_values("method"))
-        for at, other in cell[theirs].iterrows():
-            ours = cell[~theirs & (cell.operations <= other.operations * (1 + 1e-9))].error.min()
-            gains[at] = np.log(other.error / ours)
+        own = cell[~cell.index.get_level_values("method").isin(THEIRS)]
+        for at, other in cell.iterrows():
+            ours = own[own.operations <= other.operations * (1 + 1e-9)].error.min()
+            logs[at] = np.log(other.error / ours)
+    gains = pd.Series(logs).rename_axis(table.index.names)
     found = {}
-    logs = pd.Series(gains, dtype=float).rename_axis(table.index.names) if gains else pd.Series(dtype=float)
-    for method, values in logs.groupby("method") if gains else ():
-        mean = statistics.mean(values.groupby("seed").mean())
-        found[_key(method)] = Estimate(np.exp(mean.value), *np.exp(mean.ends), mean.n)
+    for name in THEIRS:
+        method, key = name if theirs.any() else "Hutchinson", _key(name)
+        values, counted = gains.xs(method, level="method"), table.operations.xs(method, level="method")
+        by_seed = statistics.mean(values.groupby("seed").mean())
         least = values.groupby([*select.CELL, "budget"]).mean().min()
-        found[f"{_key(method)}_least"] = Estimate(np.exp(least), n=mean.n)
-        counted = table.operations.xs(method, level="method")
-        found |= {
-            f"{_key(method)}_{network}_operations": Estimate(counted.loc[network].groupby("budget").mean().min())
-            for network in NETWORKS
-        }
+        found[key] = Estimate(np.exp(by_seed.value), *np.exp(by_seed.ends), by_seed.n)
+        found[f"{key}_least"] = Estimate(np.exp(least), n=by_seed.n)
+        for network in NETWORKS:
+            found[f"{key}_{network}_operations"] = Estimate(counted.loc[network].groupby("budget").mean().min(), n=by_seed.n)
     return found
 
 

@@ -1,3 +1,9 @@
 """What the experiment and those who read its rows call the same."""
 
-PACKAGES = ("curvlinops", "BackPACK")  # with which the names of their estimates begin
+THEIRS = (  # estimates of other packages
+    "curvlinops Hutchinson",
+    "curvlinops XDiag",
+    "BackPACK Hessian",
+    "BackPACK Gauss-Newton",
+    "BackPACK Gauss-Newton, drawn",
+)

@@ -20,17 +20,12 @@ from secondlook.curvature.vectors import flat
 from secondlook.errors import Mistake
 from secondlook.study.parameters import PositiveInt, Text
 
-from .names import PACKAGES
+from .names import THEIRS
 from .networks import KERNEL, STRIDE, Cell, Network, Shared
 
 LEAST_XDIAG = 3  # products, as in `methods`
 MOST_DRAWN = 10  # products' work that is spent on drawn outputs: their bias is then all of the error
 UNBUDGETED = ("layer sums, one probe", "Gauss-Newton", "BackPACK Hessian", "BackPACK Gauss-Newton")  # one estimate each
-    "layer sums, one probe",
-    "Gauss-Newton",
-    "BackPACK Hessian",
-    "BackPACK Gauss-Newton",
-)  # one estimate, whatever the budget
 
 
 @dataclass(frozen=True)
@@ -148,7 +143,7 @@ def turns(cell: Cell, p: Sides) -> dict[tuple[str, int], Turn]:
     for budget in p.budgets:
         for name in p.methods:
             if _within(name, budget) and (name not in UNBUDGETED or budget == p.budgets[0]):
-                peer = name.split()[0] in PACKAGES
+                peer = name in THEIRS
                 found[name, budget] = of_theirs(theirs(name, budget)) if peer else of_ours(ours(name, budget))
     return found
 

@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from .names import PACKAGES
-
 NETWORKS = {"tanh": "tanh network", "ReLU": "ReLU network", "CNN": "convolutional network"}
 CELL = ["network", "stage"]
 BY_PRODUCTS = ("Hutchinson", "normal probes", "Bekas", "XDiag", "Diag++", "layer by layer")  # unbiased, whatever the network
@@ -100,11 +98,6 @@ def peers(rows: pd.DataFrame) -> pd.DataFrame:
         lower=EXACT
     )
     return pd.DataFrame({"operations": counts, "error": errors})
-
-
-def of_packages(methods: pd.Index) -> np.ndarray:
-    """Whether an estimate is another package's."""
-    return np.array([name.split()[0] in PACKAGES for name in methods], dtype=bool)
 
 
 def smoothed(rows: pd.DataFrame, part: str) -> pd.DataFrame:

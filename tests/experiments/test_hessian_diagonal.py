@@ -1,7 +1,11 @@
 """The experiment on the diagonal: its laws against all probes, its matrices, networks, choices and verdicts; and the digits."""
 
 import itertools
+import sys
+from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,9 +20,12 @@ from secondlook.problems.digits import CLASSES, COUNT, digits
 from secondlook.reporting import style
 from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
+from secondlook.study.place import Place
 
 EXPERIMENT = Experiment(ROOT, "hessian_diagonal")
-experiment, methods, networks, training = (EXPERIMENT.part(n) for n in ("experiment", "methods", "networks", "training"))
+experiment, methods, networks, peers, training = (
+    EXPERIMENT.part(n) for n in ("experiment", "methods", "networks", "peers", "training")
+)
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
 
@@ -193,9 +200,105 @@ def test_training_with_the_exact_diagonal_draws_the_same_batches_as_with_one_pro
     assert starts[0] == starts[1] and starts[0]["metric"] == "loss"
 
 
+def test_rate_and_eps_are_chosen_with_the_paper_s_eps_and_of_all():
+    losses = {(1e-4, 0.1): (3, 1), (1e-4, 0.2): (1, 1), (1e-2, 0.1): (0.5, 1), (1e-2, 0.2): (0.1, torch.inf)}
+    tuning = [{"eps": eps, "lr": lr, "value": value} for (eps, lr), values in losses.items() for value in values]
+    assert experiment.smoothest(tuning, 1e-4) == {"paper's eps": (1e-4, 0.2), "best eps": (1e-2, 0.1)}
+
+
+@pytest.mark.parametrize("beta2", [0.0, 0.999])
+def test_the_first_step_is_the_same_with_the_running_mean_and_without(beta2):
+    setting = EXPERIMENT.setting("smoothing", "smoke")
+    params = training.Smoothing(**{**setting.parameters, "steps": 1, "every": 1})
+    network = networks.Network(torch.tanh, hidden=(4,))
+    first, plain = (
+        [row["value"] for row in training.runs(params, network, "Hutchinson", 0.1, 3, **options)]
+        for options in ({"betas": (0.9, beta2)}, {})
+    )
+    assert first == pytest.approx(plain, rel=1e-12)
+
+
+# Noise, and other packages
+
+
 @pytest.fixture(scope="module")
-def rows():
-    return pd.concat(run(EXPERIMENT, EXPERIMENT.setting(case, "smoke")) for case in EXPERIMENT.cases)
+def cells():
+    setting = EXPERIMENT.setting("noise", "smoke")
+    params = networks.Shared(**{k: setting.parameters[k] for k in networks.Shared.__dataclass_fields__})
+    return list(networks.cells(params, 0))
+
+
+def test_the_diagonal_on_a_batch_is_that_of_its_dense_hessian(cells):
+    for cell in cells:
+        ((x, y),) = cell.objective.batches
+        chosen = torch.randint(len(x), (5,), generator=generator())
+        found, estimates = experiment.on_a_batch(cell, (x, y), 5, 3, generator())
+        loss, batch = cell.objective.loss_fn, (x[chosen], y[chosen])
+        H = hessian(partial(lambda loss, batch, theta: loss(theta, *batch), loss, batch), cell.objective.params)
+        torch.testing.assert_close(found, H.diagonal(), **CLOSE)
+        assert estimates.shape == (3, len(H))
+
+
+def test_no_mean_over_blocks_has_more_variance_in_all(cells):
+    for cell in cells:
+        members = methods.blocks(methods.Matrix(cell.H, cell.objective.params), 8)
+        D = torch.randn(20, len(cell.H), generator=generator(), dtype=torch.float64)
+        assert experiment.means(D, members).var(0).sum() <= D.var(0).sum() * (1 + 1e-12)
+
+
+def test_other_packages_are_given_the_same_network(cells):
+    for cell in cells:
+        network, ((x, y),) = cell.objective.loss_fn.model, cell.objective.batches
+        module = peers.as_module(network, cell.objective.params)
+        torch.testing.assert_close(module(x), network(cell.objective.params, x), **CLOSE)
+        functional.cross_entropy(module(x), y).backward()
+        torch.testing.assert_close(flat([p.grad for p in module.parameters()]), flat(cell.objective.gradient()), **CLOSE)
+
+
+def test_a_package_that_is_not_there_is_a_mistake(cells, monkeypatch):
+    monkeypatch.setitem(sys.modules, "curvlinops", None)
+    params = peers.Peers(
+        **{**EXPERIMENT.setting("peers", "smoke").parameters, "methods": ("curvlinops Hutchinson",), "budgets": (1,)}
+    )
+    turn = peers.turns(cells[0], params)["curvlinops Hutchinson", 1]
+    with pytest.raises(Mistake, match="hessian_diagonal needs the package curvlinops: install the extra 'benchmark'"):
+        turn(0)
+
+
+def test_the_global_generator_is_as_it_was_after_another_package(cells, monkeypatch):
+    drawing = SimpleNamespace(
+        HessianLinearOperator=lambda *_, **__: None, hutchinson_diag=lambda H, products: torch.randn(products)
+    )
+    monkeypatch.setitem(sys.modules, "curvlinops", drawing)
+    params = peers.Peers(
+        **{**EXPERIMENT.setting("peers", "smoke").parameters, "methods": ("curvlinops Hutchinson",), "budgets": (4,)}
+    )
+    turn, before = peers.turns(cells[0], params)["curvlinops Hutchinson", 4], torch.random.get_rng_state()
+    assert torch.equal(turn(1), turn(1)) and not torch.equal(turn(1), turn(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_ours_is_compared_for_no_more_operations():
+    points = [("Hutchinson", 1, 3.0, 4.0), ("layer sums", 1, 2.0, 0.5), ("layer sums", 10, 20.0, 0.1)]
+    points += [("curvlinops Hutchinson", 1, 3.0, 4.0), ("BackPACK Hessian", 1, 7.0, 0.0)]
+    points += [(name, 1, 25.0, 0.2) for name in ("curvlinops XDiag", "BackPACK Gauss-Newton", "BackPACK Gauss-Newton, drawn")]
+    rows = pd.DataFrame(
+        {"case": "peers", "network": network, "stage": "start", "seed": seed, "method": method, "budget": budget} | row
+        for network in ("tanh", "ReLU", "CNN")
+        for seed in (0, 1)
+        for method, budget, operations, error in points
+        for row in ({"metric": "operations", "value": operations}, {"metric": "error", "value": error})
+    )
+    found = EXPERIMENT.made("measures", "peers", rows)
+    expected = {"curvlinops_Hutchinson": 8, "curvlinops_XDiag": 2, "BackPACK_Hessian": 2e-9, "BackPACK_Gauss_Newton": 2}
+    assert {name: found[name].value for name in expected} == pytest.approx(expected)
+    assert found["BackPACK_Hessian_tanh_operations"].value == 7
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("cells"))
+    return pd.concat(run(EXPERIMENT, EXPERIMENT.setting(case, "smoke"), place) for case in EXPERIMENT.cases)
 
 
 def test_verdicts_follow_from_measures(rows):
@@ -203,7 +306,7 @@ def test_verdicts_follow_from_measures(rows):
     verdicts = {c["id"]: claims.judge(c, EXPERIMENT, summary)["verdict"] for c in claims.declared(EXPERIMENT)}
     assert verdicts["E2b"] == "not reproduced"
     assert summary.measures["mass_law"].value < 0.2
-    assert set(summary.tables) == {"which", "quality", "trained"}
+    assert set(summary.tables) == {"which", "quality", "trained", "beside", "smooth"}
 
 
 def test_the_mean_of_ten_estimates_has_their_bias_and_a_tenth_of_their_variance(rows):
@@ -220,6 +323,34 @@ def test_a_running_mean_that_went_to_the_diagonal_would_be_noticed(rows):
     summary = measures.summarise(EXPERIMENT, altered)
     claim = next(c for c in claims.declared(EXPERIMENT) if c["id"] == "E2b")
     assert claims.judge(claim, EXPERIMENT, summary)["verdict"] == "reproduced"
+
+
+def verdict(name, rows):
+    claim = next(c for c in claims.declared(EXPERIMENT) if c["id"] == name)
+    return claims.judge(claim, EXPERIMENT, measures.summarise(EXPERIMENT, rows))["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("without", "expected"), [({"best eps": 2.0, "paper's eps": 2.0}, "reproduced"), ({"best eps": 1.0, "paper's eps": 2.0}, "partly"),
+                              ({"best eps": 0.9, "paper's eps": 0.9}, "not reproduced")],
+)  # fmt: skip
+def test_the_running_mean_is_judged_by_the_losses_without_it(rows, without, expected):
+    ending = (rows.case == "smoothing") & (rows.metric == "loss") & (rows.part != "tuning") & (rows.step == 4)
+    altered = rows.copy()
+    for part, ratio in without.items():
+        at = ending & (rows.part == part)
+        spread = 1 + 1e-3 * (rows.run[at] % 2)  # pairs that do not scatter at all have no p
+        altered.loc[at, "value"] = np.where(rows.beta2[at] == 0, 0.1 * ratio * spread, 0.1)
+    assert verdict("E2c", altered) == expected
+
+
+def test_noise_of_batches_that_averaging_does_not_lower_is_no_reproduction(rows):
+    plain, biased = {"probes": 1.0, "batches": 1.0, "bias2": 0.0}, {"probes": 0.5, "batches": 0.5, "bias2": 2.0}
+    altered = rows.copy()
+    for block, parts in ((1, plain), (8, biased)):
+        for metric, value in parts.items():
+            altered.loc[(rows.case == "noise") & (rows.block == block) & (rows.metric == metric), "value"] = value
+    assert verdict("E3c", altered) == "not reproduced"
 
 
 def test_every_figure_has_something_in_every_panel(rows):
