@@ -6,7 +6,7 @@ EXTRAS = {  # the modules that each extra of pyproject.toml brings, by the names
     "study": ("jinja2", "jsonschema", "scipy"),
     "report": ("matplotlib", "PIL", "pypandoc", "seaborn", "typst"),
     "data": ("PIL", "sklearn", "torchvision"),
-    "benchmark": ("pytorch_optimizer", "torch_optimizer"),
+    "benchmark": ("backpack", "curvlinops", "pytorch_optimizer", "torch_optimizer"),
 }
 
 

@@ -176,6 +176,7 @@ def test_a_new_experiment_runs_as_it_is(project):
 def test_every_extra_of_the_command_line_is_one_of_the_package():
     """By the names of the packages where they differ from those of their modules."""
     names = {"yaml": "PyYAML", "PIL": "pillow", "sklearn": "scikit-learn", "pypandoc": "pypandoc-binary"}
+    names |= {"backpack": "backpack-for-pytorch", "curvlinops": "curvlinops-for-pytorch"}
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for extra, modules in EXTRAS.items():
         packages = {re.split("[>=]", name)[0] for name in declared[extra] if not name.startswith("secondlook[")}
