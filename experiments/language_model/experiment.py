@@ -10,10 +10,10 @@ A cell is one network in training: a method, a factor on its learning rate, a se
 weights and see the same batches.
 
 Cases     rates, fine_rates (trials by which rates are chosen, on the validation windows: half decades, then factors of 1.5),
-          peer_rates (as many trials of what a user would pick today), comparison (every method at its own rate, on the test
-          windows, epoch by epoch), scaling (Table 6), absolute_rates, signed_rates (trials of every size of block, with
-          averages of |D| and of D), absolute_blocks, signed_blocks (Table 7).
-Hardware  one CPU core; two hours in all. peer_rates and comparison need the extra 'benchmark' for SOAP.
+          comparison (every method at its own rate, on the test windows, epoch by epoch), scaling (Table 6), absolute_rates,
+          signed_rates (trials of every size of block, with averages of |D| and of D), absolute_blocks, signed_blocks
+          (Table 7), peer_rates, peers (the same for what a user would pick today).
+Hardware  one CPU core; two hours in all. peer_rates and peers need the extra 'benchmark' for SOAP.
 """
 
 import math
@@ -85,8 +85,9 @@ def run(params: Params, seed: int, place: Place):
             yield row
 
 
-@case(WithPeers, place=True)
-def comparison(params: WithPeers, seed: int, place: Place):
+@case(Params, "comparison", place=True)
+@case(WithPeers, "peers", place=True)
+def comparison(params: Params, seed: int, place: Place):
     """As `run`, with the rows of every epoch, and times."""
     yield from _counted(params, place)
     yield from _runs(params, seed, place)

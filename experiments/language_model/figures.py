@@ -9,7 +9,7 @@ from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
 from .names import BLOCKS, block
-from .selections import averaging, by_block, by_factor, by_method, by_rate, counted, epochs, learning_rates
+from .selections import averaging, by_block, by_factor, by_method, by_rate, compared, counted, epochs, learning_rates
 
 AGAINST = {"steps, in epochs": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 BITS = "bits per character"
@@ -24,10 +24,10 @@ def _counted(panel: Axes, value: float, name: str) -> None:
 def curves(rows: pd.DataFrame) -> Figure:
     """Shows: bits per character on the test windows against epochs, work and time; bands are ranges over seeds."""
     figure, panels = style.axes(1, 3, height=2.7, sharey=True)
-    values = epochs(rows, "comparison", "bits")
     for panel, (effort, name) in zip(panels, AGAINST.items(), strict=True):
-        spent = epochs(rows, "comparison", name) if name else None
-        comparisons.curves(panel, values, values.index.unique("method"), spent)
+        for case, few in compared(rows).items():
+            spent = epochs(rows, case, name) if name else None
+            comparisons.curves(panel, epochs(rows, case, "bits"), few, spent)
         panel.axhline(counted(rows, "comparison", "bigram"), color=style.GREY, linewidth=0.8, linestyle=":")
         panel.set(xlabel=effort)
     panels[0].set(ylabel=f"{BITS}, test")
@@ -39,15 +39,19 @@ def curves(rows: pd.DataFrame) -> Figure:
 def comparison(rows: pd.DataFrame) -> Figure:
     """Shows: bits per character on the test windows after the last epoch, every method at its own rate."""
     figure, panel = style.axes(height=2.6)
-    comparisons.spreads(panel, by_method(rows))
+    runs = [(method, by_method(rows, case=case)[method]) for case, few in compared(rows).items() for method in few]
+    for at, (method, values) in enumerate(runs):
+        comparisons.spread(panel, at, values, style.COLOUR[method])
+    comparisons.lines(panel, [method for method, _ in runs])
     panel.set(xlabel=f"{BITS}, test")
     return figure
 
 
-@figure("rates", "fine_rates", "peer_rates")
+@figure("rates", "fine_rates")
 def rate_sweep(rows: pd.DataFrame) -> Figure:
     """Shows: bits on the validation windows by the factor on the centre of each method's rates, round by round."""
     rounds = {"rates": "half decades", "fine_rates": "factors of 1.5 around the best", "peer_rates": "of today"}
+    rounds = {case: title for case, title in rounds.items() if case in set(rows.case)}
     figure, panels = style.axes(1, len(rounds), height=2.9, sharey=True)
     for panel, (case, title) in zip(panels, rounds.items(), strict=True):
         tables = by_rate(rows, case)

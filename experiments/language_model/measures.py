@@ -13,8 +13,8 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, median
 from secondlook.study.text import fixed, interval, key, number
 
-from .names import BLOCKS, PEERS, block
-from .selections import averaging, broken, by_block, by_factor, by_method, by_rate, counted, last, learning_rates
+from .names import BLOCKS, block
+from .selections import averaging, broken, by_block, by_factor, by_method, by_rate, compared, counted, last, learning_rates
 
 MATTERS = 0.02  # bits per character: the seeds of the comparison were counted for it
 MARGIN = 0.01  # what counts as the same: the paper's gains are about 0.07 bits a word, and a word has five or six characters
@@ -65,11 +65,12 @@ def power(rows: pd.DataFrame) -> dict[str, Estimate]:
     return comparison.power_of(_family(rows), MATTERS)
 
 
-@measure("comparison")
+@measure("comparison", "peers")
 def context(rows: pd.DataFrame) -> dict[str, Estimate]:
     """What a user would pick today less AdamW: a family of its own, of those that were run."""
-    table = by_method(rows)
-    return comparison.differences({key(peer): (table[peer], table["AdamW"]) for peer in PEERS if peer in table})
+    table = by_method(rows, case="peers")
+    theirs = by_method(rows).loc[table.index, "AdamW"]
+    return comparison.differences({key(peer): (table[peer], theirs) for peer in compared(rows)["peers"]})
 
 
 @measure("comparison")
@@ -92,35 +93,40 @@ def comparisons(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _over_sgd(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    table = by_method(rows, metric)
+def _over_sgd(rows: pd.DataFrame, metric: str, case: str) -> pd.DataFrame:
+    table = by_method(rows, metric, case)
     return table.div(table["SGD"], axis=0)
 
 
 @measure("comparison")
 def cost(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seconds of a run's training over those of SGD's with the same seed, median."""
-    table = _over_sgd(rows, "seconds")
-    return {key(method): median(table[method].dropna()) for method in table if table[method].notna().any()}
+    """Seconds of a run's training over those of SGD's with the same seed in the same case, median."""
+    found = {
+        method: _over_sgd(rows, "seconds", case)[method].dropna() for case, few in compared(rows).items() for method in few
+    }
+    return {key(method): median(ratios) for method, ratios in found.items() if len(ratios)}
 
 
 @measure("comparison")
 def methods(rows: pd.DataFrame) -> pd.DataFrame:
     """Every method: rate, bits, cost."""
-    test, train = by_method(rows), by_method(rows, "train_bits")
-    work, time = _over_sgd(rows, "gradient_equivalents"), _over_sgd(rows, "seconds")
-    rate = learning_rates(rows, "comparison")
-    lines = [
-        {
-            "Method": method,
-            "lr": number(rate[method, 1.0], 2),
-            "Test": interval(mean(test[method]), fixed, digits=3),
-            "Training": fixed(train[method].mean(), 3),
-            "Work over SGD's": fixed(work[method].median()),
-            "Time over SGD's": fixed(time[method].median()),
-        }
-        for method in test
-    ]
+    lines = []
+    for case, few in compared(rows).items():
+        test, train = by_method(rows, case=case), by_method(rows, "train_bits", case)
+        work, time = _over_sgd(rows, "gradient_equivalents", case), _over_sgd(rows, "seconds", case)
+        rate = learning_rates(rows, case)
+        lines += [
+            {
+                "Method": method,
+                "lr": number(rate[method, 1.0], 2),
+                "Seeds": str(len(test)),
+                "Test": interval(mean(test[method]), fixed, digits=3),
+                "Training": fixed(train[method].mean(), 3),
+                "Work over SGD's": fixed(work[method].median()),
+                "Time over SGD's": fixed(time[method].median()),
+            }
+            for method in few
+        ]
     return pd.DataFrame(lines)
 
 
@@ -137,25 +143,25 @@ def trials(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     return found
 
 
-def _chosen(rows: pd.DataFrame, rounds: tuple[str, ...], case: str) -> dict[str, bool]:
-    """Whether the rate of each method in `case` is the best of its trials in one of the `rounds`, inside their range."""
-    best = {name: found.value for trial in rounds for name, found in trials(rows, trial).items()}
+def _chosen(rows: pd.DataFrame, rates: str, case: str) -> dict[str, bool]:
+    """Whether the rate of each method in `case` is the best of its trials in `rates`, inside their range."""
+    best = {name: found.value for name, found in trials(rows, rates).items()}
     return {
         method: bool(best[f"{key(method)}_inside"] and abs(lr / best[f"{key(method)}_lr"] - 1) < 1e-9)
         for (method, _), lr in learning_rates(rows, case).items()
     }
 
 
-@measure("fine_rates", "peer_rates", "comparison")
+@measure("fine_rates", "comparison")
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
     """1 for each method whose rate in the comparison is the best of its trials, inside their range."""
-    return {key(method): Estimate(found) for method, found in _chosen(rows, ("fine_rates", "peer_rates"), "comparison").items()}
+    return {key(method): Estimate(found) for method, found in _chosen(rows, "fine_rates", "comparison").items()}
 
 
 @measure(cases={"absolute_tuned": ("absolute_rates", "absolute_blocks"), "signed_tuned": ("signed_rates", "signed_blocks")})
 def tuned_blocks(rows: pd.DataFrame, rates: str, case: str) -> Estimate:
     """1 where this holds for all sizes of block."""
-    return Estimate(all(_chosen(rows, (rates,), case).values()))
+    return Estimate(all(_chosen(rows, rates, case).values()))
 
 
 @measure("fine_rates")

@@ -6,7 +6,7 @@ a run that ends above them. Both are broken. Such a model is the chance level of
 
 import pandas as pd
 
-from .names import BLOCKS, block
+from .names import BLOCKS, PEERS, block
 
 
 def counted(rows: pd.DataFrame, case: str, model: str) -> float:
@@ -36,10 +36,16 @@ def learning_rates(rows: pd.DataFrame, case: str) -> pd.Series:
     return found.groupby(["method", "factor"]).value.first()
 
 
-def by_method(rows: pd.DataFrame, metric: str = "bits") -> pd.DataFrame:
-    """The comparison after the last epoch: seeds by methods."""
-    found = last(rows, "comparison", metric).droplevel("factor")
+def by_method(rows: pd.DataFrame, metric: str = "bits", case: str = "comparison") -> pd.DataFrame:
+    """A comparison after the last epoch: seeds by methods."""
+    found = last(rows, case, metric).droplevel("factor")
     return found.unstack("method")[list(found.index.unique("method"))]
+
+
+def compared(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """The methods that are new in each comparison that there is: those of the study, and what a user would pick today."""
+    found = {case: list(by_method(rows, case=case)) for case in ("comparison", "peers") if case in set(rows.case)}
+    return {case: [method for method in methods if case == "comparison" or method in PEERS] for case, methods in found.items()}
 
 
 def by_rate(rows: pd.DataFrame, case: str) -> dict[str, pd.DataFrame]:
