@@ -1,6 +1,6 @@
 """Expected accuracy in per cent, its differences in points, and excess log-loss in millinats: paired by seed, with t intervals.
 
-The four comparisons of a metric are a family, whose intervals hold together and give the words, as in
+The two comparisons of a metric are a family, whose intervals hold together and give the words, as in
 `secondlook.study.comparison`. Accuracies are the same within the gain of the paper; for excess no margin is declared.
 """
 

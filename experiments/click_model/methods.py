@@ -27,16 +27,12 @@ from .teacher import Examples
 Make = Callable[[Iterable, float, object], torch.optim.Optimizer]  # of parameters, lr, and the constants of Params
 
 MAKE: dict[str, Make] = {
-    "SGD": lambda params, lr, p: torch.optim.SGD(params, lr),
     "Adagrad": lambda params, lr, p: torch.optim.Adagrad(params, lr, eps=p.adagrad_epsilon),
     "Adam": lambda params, lr, p: torch.optim.Adam(params, lr, p.betas, p.adam_epsilon),
-    "SparseAdam": lambda params, lr, p: torch.optim.SparseAdam(params, lr, p.betas, p.adam_epsilon),
     "AdaHessian": lambda params, lr, p: AdaHessian(params, lr, p.betas, p.epsilon),
 }
 METHODS = {  # on the networks, on the tables
-    "SGD": ("SGD", "SGD"),
     "Adagrad": ("Adagrad", "Adagrad"),
-    "Adam": ("Adam", "SparseAdam"),
     "Adam + Adagrad": ("Adam", "Adagrad"),
     "AdaHessian + Adagrad": ("AdaHessian", "Adagrad"),
 }

@@ -10,8 +10,6 @@ ADAGRAD, ADAHESSIAN = "Adagrad", "AdaHessian + Adagrad"
 COMPARED = {  # the declared comparisons: AdaHessian on the networks and Adagrad on the tables, against
     "adagrad": ADAGRAD,  # the paper's comparison
     "adam_adagrad": "Adam + Adagrad",  # the control: the same tables' optimiser
-    "adam": "Adam",
-    "sgd": "SGD",
 }
 GAIN = 0.032  # points: the paper's 79.167 against 79.135 %
 
