@@ -132,15 +132,15 @@ def scaling(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("rates", "epochs")
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The best learning rates of case rates, and how many have as few epochs (_tied: the last accuracy decides between them);
-    whether case epochs uses them; how many are at an end of the list; the target."""
+    """The best learning rates of case rates, and how many have exactly the same mean epochs at most (_alike); whether case
+    epochs uses them; how many are at an end of the list; the target."""
     best = best_rates(rows)
     used = rows[rows.case == "epochs"].groupby("method").lr.first()
     tried = rows[rows.case == "rates"].lr
     at_edge = [rate in (tried.min(), tried.max()) for rate in best.values()]
     found = {key(method): exact(rate) for method, rate in best.items()}
     means = trials(rows).epochs
-    found |= {f"{key(m)}_tied": exact((means[m] == means[m].min()).sum()) for m in METHODS}
+    found |= {f"{key(m)}_alike": exact(means[m].value_counts().max()) for m in METHODS}
     found |= {"used": exact(all(used[m] == best[m] for m in METHODS)), "at_edge": exact(sum(at_edge))}
     return found | {"rates": exact(tried.nunique()), "target": exact(rows[rows.case == "epochs"].target.iloc[0])}
 
