@@ -75,6 +75,16 @@ COLOUR = {
 COLOUR |= {f"AdaHessian every {k}": COLOUR["AdaHessian every k"] for k in (2, 3, 4, 5, 10)}
 SERIES = ("#4477aa", "#66ccee", "#cc6677", "#004488", "#dddd77")  # of what is no method
 
+# Colour, marker and filling of each verdict; the colours are those of the words in report/filters/marks.lua.
+VERDICT: dict[str, tuple[str, str, Any]] = {
+    "reproduced": ("#00684a", "o", "full"),
+    "partly": ("#00568a", "o", "left"),
+    "not reproduced": ("#a33b00", "X", "full"),
+    "artefact": ("#8a3f73", "^", "full"),
+    "undecided": ("#595959", "o", "none"),
+    "not run": ("#595959", "_", "full"),
+}
+
 SURFACE = "cividis"  # colour map of losses: even in lightness, safe for every colour vision
 DIVERGING = "RdBu_r"  # colour map of signed quantities
 

@@ -4,6 +4,8 @@
       source: where the claim is made
       kind: document                  # who says it: a document, the paper behind it, an identity, a promise of this study
       evidence: original              # what is measured: the original, a proxy, published numbers
+      question: scale                 # of report/questions.yaml, under which the picture of all verdicts has it
+      short: what it says in that picture, in 48 characters
       statement: what it says, one thing
       stated: the document's words or numbers, and nothing else
       band: what counts as agreement, in words, where that is this study's own
@@ -111,11 +113,11 @@ def _applies(rule: dict, checks: dict) -> bool:
 def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
     """The claim with its verdict, as it stands in results/claims.json."""
     where = f"claim {claim['id']} of {experiment.folder / 'claims.yaml'}"
-    named = ("id", "source", "kind", "evidence", "statement", "stated", "band", "bands")
+    named = ("id", "source", "kind", "evidence", "question", "short", "statement", "stated", "band", "bands")
     result = {name: claim.get(name, "") for name in named} | {"experiment": experiment.name}
     result["command"] = f"snakemake {experiment.name} --cores 2"
     if not_run := claim.get("not_run") or _lacking(claim, experiment, summary):
-        nothing: dict[str, object] = {"measured": [], "n_to_decide": None, "figure": None, "checks": {}, "evidence": NOT_RUN}
+        nothing: dict[str, object] = {"measured": [], "n_to_decide": None, "figure": None, "checks": {}, "needs": [], "evidence": NOT_RUN}
         return result | nothing | {"verdict": NOT_RUN, "why": " ".join(not_run.split())}
     checks = {name: _checked(asked, summary, where) for name, asked in claim["checks"].items()}
     rule = next((rule for rule in claim["verdicts"] if _applies(rule, checks)), None)
@@ -135,6 +137,7 @@ def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
         "n_to_decide": decide,
         "figure": f"{experiment.name}/{claim['figure']}" if drawn else None,
         "checks": checks,
+        "needs": _asked(next((rule for rule in claim["verdicts"] if rule["verdict"] == "reproduced"), claim["verdicts"][0])),
     }
 
 

@@ -5,7 +5,8 @@ results/                            of scale paper; results/smoke/ holds the sam
   summary/<experiment>.json         the numbers that claims and text quote
   figures/<experiment>/<name>.*     figures
   claims.json                       verdicts
-  report/                           the paper: report.pdf, report.html, latex/
+  figures/verdicts.*                the picture of all verdicts
+  report/                           the paper, report.*, and its supplement, supplement.*: .pdf, .html, latex/*.tex
   readme.done                       README.md shows these verdicts
   logs/                             what each job of the workflow said
 results/recorded/                   tracked: rows of stages that take long or need hardware, with their records
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCALES = ("paper", "smoke")
+DOCUMENTS = {"report": "paper.md", "supplement": "supplement.md"}  # name in results/report/, and text in report/
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,18 @@ class Results:
         return self.folder / "report"
 
     @property
+    def picture(self) -> list[Path]:
+        """The picture of all verdicts, as PDF and SVG."""
+        return [self.figures / "verdicts.pdf", self.figures / "verdicts.svg"]
+
+    def document(self, name: str) -> list[Path]:
+        """The three forms of a document: PDF, HTML page, LaTeX source."""
+        return [self.report / f"{name}.pdf", self.report / f"{name}.html", self.report / "latex" / f"{name}.tex"]
+
+    @property
     def paper(self) -> list[Path]:
-        """The three forms of the paper: PDF, HTML page, LaTeX source."""
-        return [self.report / "report.pdf", self.report / "report.html", self.report / "latex" / "report.tex"]
+        """The paper and its supplement, each in its three forms."""
+        return [path for name in DOCUMENTS for path in self.document(name)]
 
     @property
     def readme(self) -> Path:
