@@ -22,7 +22,7 @@ all: .venv/installed
 	@echo
 	@$(BIN)/python -m secondlook claims --show
 	@echo
-	@echo "The paper: results/report/report.pdf"
+	@echo "The paper: results/report/report.pdf; all else: results/report/supplement.pdf"
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2

@@ -101,6 +101,23 @@ def slow(p: Slow, seed: int):
 """
 
 
+PAPER = """---
+title: A paper
+author: Its author
+pages: 2
+---
+
+# Verdicts
+
+![All of them.](figures/verdicts.pdf){#fig:verdicts}
+
+![The tuned.](figures/tuned.pdf){#fig:tuned}
+
+Claim << claim("X1") >> is << verdict("X1") >>: << demo.factor | number >> (<< see("demo") >>).
+"""
+TUNED = "- {experiment: demo, task: parabola, unit: '', sign: 1, time: factor, of: SGD, less: {SGD: factor}}\n"
+
+
 def demo(folder: Path) -> Project:
     """A project whose only experiment is the demo, with a second case that takes time; none of its stages is recorded."""
     project = Project(folder, [DEMO])
@@ -108,6 +125,8 @@ def demo(folder: Path) -> Project:
     project.replace("experiments/demo/experiment.py", "from dataclasses", "import time\nfrom dataclasses")
     project.replace("experiments/demo/experiment.py", "import Fraction,", "import Fraction, NonNegative,")
     project.write("experiments/demo/experiment.py", (folder / "experiments/demo/experiment.py").read_text() + SLOW)
+    project.write("report/paper.md", PAPER)
+    project.write("report/tuned.yaml", TUNED)
     project.write("config/config.yaml", 'scale: paper\ndevice: cpu\ndata_root: ""\nrecorded: []\nrecompute: []\n')
     return project
 

@@ -6,6 +6,7 @@
 
 local WORD = { fig = "Figure", tbl = "Table", eq = "Equation", sec = "Section" }
 
+local prefix = "" -- of every number; the templates put it before those that Typst and LaTeX count
 local count = { fig = 0, tbl = 0, eq = 0 }
 local level = {} -- section numbers by depth
 local number = {} -- label -> "3" or "2.1"; false for a section without a number
@@ -23,7 +24,7 @@ end
 -- Numbers the next figure, table or equation; `label` may be empty.
 local function step(what, label)
   count[what] = count[what] + 1
-  number[label] = tostring(count[what])
+  number[label] = prefix .. count[what]
   return WORD[what] .. " " .. number[label]
 end
 
@@ -44,7 +45,7 @@ local function section(header)
     for deeper = header.level + 1, 6 do
       level[deeper] = 0
     end
-    number[header.identifier] = table.concat(level, ".", 1, header.level)
+    number[header.identifier] = prefix .. table.concat(level, ".", 1, header.level)
   end
   title[header.identifier] = header.content
 end
@@ -56,7 +57,7 @@ local function equation(math, label)
     return { raw("\\begin{equation}\\label{" .. label .. "}" .. math.text .. "\\end{equation}") }
   elseif FORMAT == "typst" then
     local body = pandoc.write(pandoc.Pandoc({ pandoc.Plain({ math }) }), "typst"):gsub("%s+$", "")
-    return { raw('#math.equation(block: true, numbering: "(1)", ' .. body .. ") <" .. label .. ">") }
+    return { raw('#math.equation(block: true, numbering: "(' .. prefix .. '1)", ' .. body .. ") <" .. label .. ">") }
   end
   return { pandoc.Span({ math, pandoc.Span("(" .. number[label] .. ")", { class = "number" }) }, { id = label, class = "equation" }) }
 end
@@ -105,7 +106,19 @@ local function cite(element)
   return out
 end
 
+-- supplement#claim:A1 leads to another document: to its place in HTML, to its beginning elsewhere.
+local ENDING = { html5 = ".html", typst = ".pdf", latex = ".pdf" }
+
+local function elsewhere(link)
+  local document, place = link.target:match("^(supplement)(#.*)$")
+  if document then
+    link.target = document .. ENDING[FORMAT] .. (FORMAT == "html5" and place or "")
+    return link
+  end
+end
+
 function Pandoc(doc)
+  prefix = doc.meta.prefix and pandoc.utils.stringify(doc.meta.prefix) or ""
   doc = doc:walk({
     traverse = "topdown",
     Header = section,
@@ -113,5 +126,5 @@ function Pandoc(doc)
     Table = function(element) return #element.caption.long > 0 and numbered_caption("tbl", element) or nil end,
     Inlines = equations,
   })
-  return doc:walk({ Cite = cite })
+  return doc:walk({ Cite = cite, Link = elsewhere })
 end

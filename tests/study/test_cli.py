@@ -204,7 +204,7 @@ def test_files_are_utf_8_and_output_is_plain_where_the_terminal_is(project):
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "parabola, ? ? ?^2\n" in done.stdout
     assert "Each step - inf of them, of 10^-5 x ? - multiplies" in done.stdout
-    assert "Naïvely − the loss" in (project.folder / "results/report/report.html").read_text(encoding="utf-8")
+    assert "Naïvely − the loss" in (project.folder / "results/report/supplement.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

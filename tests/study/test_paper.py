@@ -22,6 +22,23 @@ from secondlook.study.statistics import Estimate
 PAPER = """---
 title: A paper
 author: Its author
+pages: 2
+---
+
+# Summary
+
+![All.](figures/verdicts.pdf){#fig:verdicts}
+
+![Tuned.](figures/tuned.pdf){#fig:tuned}
+
+<< claim("A1") >> is << verdict("A1") >>, << many("not reproduced", "A1") >> of one, at << toy.loss.start | interval >>: << see("toy") >>
+and @fig:verdicts. It is << side(toy.loss.start, "above", "below", "neither") >>.
+"""
+
+SUPPLEMENT = """---
+title: A supplement
+author: Its author
+prefix: S
 abstract: |
   Found: << tally("document") >> of << of_kind("document") >>; << tally("promise") >> of << of_kind("promise") >>. << claim("A1").why >>
 ---
@@ -53,6 +70,8 @@ abstract: |
 : Machines. {#tbl:machines}
 """
 
+TUNED = "- {experiment: toy, task: a toy, unit: bits, sign: -1, time: loss.end, of: SGD, less: {SGD: loss.start}}\n"
+
 SECTION = r"""# Toy {#sec:toy}
 
 The loss is << loss.end | number(3) >> after << loss.start | interval >>, claim << claim("A1") >> is << verdict("A1") >> [@yao2021adahessian].
@@ -68,7 +87,7 @@ $$ \theta_{t+1} = \theta_t - H^{-1} g_t $$ {#eq:toy}
 
 ## Detail {#sec:detail}
 
-Done.
+Done. All rows: << csv(tables.losses, "losses") >>.
 """
 
 CLAIM = {
@@ -85,6 +104,10 @@ CLAIM = {
         {"quantity": "loss", "unit": "bits", "value": 0.125, "low": 0.12, "high": 0.13, "n": 20, "coverage": None},
         {"quantity": "a share", "unit": "%", "value": 3, "low": None, "high": None, "n": 1, "coverage": None},
     ],
+    "question": "scale",
+    "short": "a loss of 0.1",
+    "checks": {"loss": {"value": 0.125, "low": 0.12, "high": 0.13, "between": [0.09, 0.11], "holds": False}},
+    "needs": ["loss"],
     "verdict": "not reproduced",
     "why": "It is 0.125.",
 }
@@ -107,7 +130,7 @@ def drawing():
 @pytest.fixture
 def project(tmp_path, drawing):
     """A project of one experiment with its results, and the real templates."""
-    for name in ("templates", "filters", "references.bib"):
+    for name in ("templates", "filters", "references.bib", "questions.yaml"):
         (tmp_path / "report").mkdir(exist_ok=True)
         (tmp_path / "report" / name).symlink_to(ROOT / "report" / name)
     results = tmp_path / "results"
@@ -115,6 +138,8 @@ def project(tmp_path, drawing):
     summary = Summary({"loss": {"start": Estimate(0.125, 0.12, 0.13, 20), "end": Estimate(2.6e-7)}}, {"losses": losses})
     files = {
         "report/paper.md": PAPER,
+        "report/supplement.md": SUPPLEMENT,
+        "report/tuned.yaml": TUNED,
         "experiments/toy/config.yaml": "title: Toy\ncases: {only: {seeds: {first: 0, count: 20}}}\n",
         "experiments/toy/experiment.py": "",
         "experiments/toy/section.md": SECTION,
@@ -135,7 +160,12 @@ def project(tmp_path, drawing):
 
 
 def build(project):
+    """The files of the paper and of its supplement: PDF, HTML and LaTeX of each."""
     return paper.build(Results(project))
+
+
+def plain(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html[html.index("</style>") :]))
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -144,32 +174,54 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_the_paper_is_complete(project):
-    pdf, html, tex = build(project)
+def test_the_supplement_is_complete(project):
+    *_, pdf, html, tex = build(project)
     assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 10_000
     html, tex = html.read_text(), tex.read_text()
-    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html[html.index("</style>") :]))
-    assert "The loss is 2.60×10−7 after 0.125 [0.120, 0.130], claim A1 is not reproduced [1]." in plain
-    assert "See Figure 1, Table 1 and Equation 1, Section 2.1 and Provenance." in plain
-    assert "Found: 1 not reproduced of 1; none of 0. It is 0.125." in plain
-    assert (
-        "A loss of 0.1 * | [not a link] $x$ &lt;b&gt; loss: 0.1250 [0.1200, 0.1300] bits, n = 20 a share: 3 %, n = 1" in plain
-    )
-    assert "Table 1. Losses." in plain and "Figure 1. A line." in plain
-    assert "toy/only 0123456 M1 0 to 19" in plain
-    assert "Zhewei Yao" in plain
-    for text in (html, tex):
-        assert not re.search(r"\?\?|@(fig|tbl|eq|sec):|<<|>>", text)
+    text = plain(html)
+    assert "The loss is 2.60×10−7 after 0.125 [0.120, 0.130], claim A1 is not reproduced [1]." in text
+    assert "See Figure S1, Table S1 and Equation S1, Section S2.1 and Provenance." in text
+    assert "Found: 1 not reproduced of 1; none of 0. It is 0.125." in text
+    assert "A loss of 0.1 * | [not a link] $x$ &lt;b&gt; loss: 0.1250 [0.1200, 0.1300] bits, n = 20 a share: 3 %, n = 1" in text
+    assert "Table S1. Losses." in text and "Figure S1. A line." in text
+    assert "toy/only 0123456 M1 0 to 19" in text
+    assert "Zhewei Yao" in text
+    for made in (html, tex):
+        assert not re.search(r"\?\?|@(fig|tbl|eq|sec):|<<|>>", made)
     assert r"Figure~\ref*{fig:toy:toy}" in tex and r"\begin{equation}\label{eq:toy:toy}" in tex
     assert r"\citep{yao2021adahessian}" in tex and r"\bibliography{references}" in tex
 
 
-def test_the_html_page_needs_no_other_file(project):
-    html = build(project)[1].read_text()
-    targets = re.findall(r'(?:src|href)="([^"]*)"', html)
-    assert targets and all(target.startswith(("#", "data:")) for target in targets)
-    labels = set(re.findall(r'id="([^"]*)"', html))
-    assert {target[1:] for target in targets if target.startswith("#")} <= labels
+def test_the_paper_leads_to_its_supplement(project):
+    _, html, tex, *_ = build(project)
+    assert "A1 is not reproduced, one of one, at 0.125 [0.120, 0.130]: S2 and Figure 1. It is above." in plain(html.read_text())
+    assert 'href="supplement.html#claim:A1"' in html.read_text() and 'href="supplement.html#sec:toy"' in html.read_text()
+    assert r"\href{supplement.pdf}{A1}" in tex.read_text()
+
+
+def test_a_table_lies_beside_the_supplement(project):
+    html = build(project)[4].read_text()
+    assert 'href="tables/toy-losses.csv"' in html
+    assert (
+        project / "results/report/tables/toy-losses.csv"
+    ).read_text() == "epoch,loss,note\n0,0.125,start\n40,2.6e-07,*end*\n"
+
+
+def test_a_paper_has_no_more_pages_than_it_says(project):
+    more = "`#pagebreak()`{=typst} A `#pagebreak()`{=typst} B"
+    change(project / "report" / "paper.md", "and @fig:verdicts", f"and @fig:verdicts {more}")
+    with pytest.raises(Mistake, match=r"the paper has \d pages, and may have 2: shorten"):
+        build(project)
+    assert not (project / "results" / "report").exists()
+
+
+def test_the_html_pages_need_no_other_file_but_one_another(project):
+    _, html, _, _, supplement, _ = build(project)
+    labels = {page.name: set(re.findall(r'id="([^"]*)"', page.read_text())) for page in (html, supplement)}
+    for page in (html, supplement):
+        targets = re.findall(r'(?:src|href)="([^"]*)"', page.read_text())
+        for document, place in (target.split("#") for target in targets if not target.startswith(("data:", "tables/"))):
+            assert place in labels[document or page.name]
 
 
 def test_same_results_give_the_same_bytes(project):
@@ -183,7 +235,8 @@ def test_latexmk_builds_the_folder(project, tmp_path_factory):
     shutil.copytree(build(project)[2].parent, folder)
     done = subprocess.run(["latexmk", "-pdf", "-interaction=nonstopmode"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert not re.search(r"undefined|multiply defined", (folder / "report.log").read_text())
+    for name in ("report", "supplement"):
+        assert not re.search(r"undefined|multiply defined", (folder / f"{name}.log").read_text())
 
 
 @pytest.mark.parametrize(
@@ -235,10 +288,9 @@ def test_two_sections_may_use_the_same_labels(project):
         build(project)
     for old, new in {"sec:toy": "sec:twin", "sec:detail": "sec:more", "figures/toy": "figures/twin"}.items():
         change(copy / "section.md", old, new)
-    html = build(project)[1].read_text()
-    plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html[html.index("</style>") :]))
-    assert "See Figure 1, Table 1 and Equation 1, Section 2.1 and Provenance." in plain
-    assert "See Figure 2, Table 2 and Equation 2, Section 3.1 and Provenance." in plain
+    text = plain(build(project)[4].read_text())
+    assert "See Figure S1, Table S1 and Equation S1, Section S2.1 and Provenance." in text
+    assert "See Figure S2, Table S2 and Equation S2, Section S3.1 and Provenance." in text
 
 
 def test_an_experiment_without_verdicts_is_noticed(project):
@@ -255,7 +307,7 @@ def test_a_fault_of_typst_is_one_line(project):
 
 def test_changed_sources_are_flagged(project):
     (project / "experiments" / "toy" / "experiment.py").write_text("changed = True\n")
-    assert "toy/only†" in build(project)[1].read_text()
+    assert "toy/only†" in build(project)[4].read_text()
 
 
 def test_tables_wrap_their_longest_columns_only():
@@ -268,8 +320,16 @@ def test_tables_wrap_their_longest_columns_only():
 
 def test_the_references_of_the_real_paper_resolve():
     sections = sorted(ROOT.glob("experiments/*/section.md"))
-    texts = {path: path.read_text() for path in [ROOT / "report" / "paper.md", *sections]}
-    paper.check_references(texts, ROOT / "report" / "references.bib")
+    for document in ([ROOT / "report" / "paper.md"], [ROOT / "report" / "supplement.md", *sections]):
+        paper.check_references({path: path.read_text() for path in document}, ROOT / "report" / "references.bib")
+
+
+def test_what_the_real_paper_finds_comes_from_results():
+    """Summary, findings and advice hold no decimal and no percentage that somebody typed."""
+    text = (ROOT / "report" / "paper.md").read_text()
+    told = text[text.index("**Scope.**") : text.index("# Methods")]
+    typed = re.sub(r"<<.*?>>|<%.*?%>|\$.*?\$|\[@.*?\]", "", told, flags=re.DOTALL)
+    assert not re.findall(r"\d+\.\d+|\d+ ?%", typed)
 
 
 README = """# Title

@@ -16,7 +16,7 @@ from secondlook.study.records import timed_stages
 
 FOLDERS = [experiment.folder for experiment in experiments(ROOT)]
 TIMED = timed_stages(ROOT)
-TABLES = ("raw/**/*.csv", "summary/*.json", "claims.json", "figures/**/*.*")
+TABLES = ("raw/**/*.csv", "summary/*.json", "claims.json", "figures/*/*.*")
 
 
 def digests(folder) -> dict[str, str]:
@@ -36,7 +36,8 @@ def smoke(tmp_path_factory) -> Project:
 
 def test_the_smoke_scale_workflow_builds_everything(smoke):
     results = smoke.folder / "results" / "smoke"
-    assert (results / "report/report.pdf").read_bytes().startswith(b"%PDF")
+    for name in ("report", "supplement"):
+        assert (results / f"report/{name}.pdf").read_bytes().startswith(b"%PDF")
     claims = json.loads((results / "claims.json").read_text())
     assert {"A1", "A6", "B1", "B3"} <= {claim["id"] for claim in claims}
     fields = {"id", "kind", "evidence", "statement", "source", "stated", "band", "measured", "verdict", "why", "figure"}

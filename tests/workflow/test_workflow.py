@@ -59,7 +59,7 @@ JUDGED = {"summarise demo", "judge", "paper", "readme", "all"}
 
 
 def test_everything_is_built_and_then_nothing_is_left_to_do(built):
-    for name in ("claims.json", "summary/demo.json", "figures/demo/losses.svg", "report/report.pdf", "report/latex/report.tex"):
+    for name in ("claims.json", "summary/demo.json", "figures/demo/losses.svg", "report/report.pdf", "report/supplement.pdf"):
         assert (built.folder / "results" / name).stat().st_size > 0
     assert "| X1 |" in (built.folder / "README.md").read_text()
     assert "Nothing to be done" in built.snakemake().stderr
@@ -203,7 +203,7 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
     assert known["verdict"] == "reproduced"
     assert (missing["verdict"], missing["evidence"], missing["measured"]) == ("not run", "not run", [])
     assert missing["why"] == "Needs stage demo/gpu (device cuda), which has not been recorded." and missing["figure"] is None
-    assert "What happens on a GPU is not recorded." in (results / "report/report.html").read_text()
+    assert "What happens on a GPU is not recorded." in (results / "report/supplement.html").read_text()
     assert not list(results.glob("figures/demo/gpu_losses.*"))
     assert "Nothing to be done" in with_gpu.snakemake().stderr
     line = with_gpu.mistake("figure", "demo", "gpu_losses")
@@ -219,7 +219,7 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
     assert planned(with_gpu) == {"import_demo"} | DRAWN | JUDGED
     with_gpu.snakemake()
     assert json.loads((results / "claims.json").read_text())[1]["verdict"] == "reproduced"
-    assert "On a GPU it ends at" in (results / "report/report.html").read_text()
+    assert "On a GPU it ends at" in (results / "report/supplement.html").read_text()
     assert (results / "figures/demo/gpu_losses.pdf").exists()
 
     for kind in ("csv", "json"):

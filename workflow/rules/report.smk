@@ -1,4 +1,4 @@
-# The paper, and the part of README.md that comes from results.
+# The paper with its supplement, and the parts of README.md that come from results.
 
 
 rule paper:
@@ -13,6 +13,8 @@ rule paper:
     output:
         report(RESULTS.paper[0], caption="../captions/paper.rst", category="Paper"),
         RESULTS.paper[1:],
+        RESULTS.pictures,
+        directory(RESULTS.tables),
     log:
         RESULTS.log("paper"),
     resources:

@@ -83,7 +83,7 @@ def verdicts(claims: Sequence[dict], path: Path) -> Figure:
     """The picture, by the questions in the file at `path`."""
     groups = grouped(claims, read_yaml(path))
     columns = _columns({title: len(some) + HEADING for title, some in groups.items()})
-    length = max(sum(len(groups[title]) + HEADING for title in column) for column in columns)
+    length = max(1.0, *(sum(len(groups[title]) + HEADING for title in column) for column in columns))
     above = 3 / (length + 3)
     figure, panels = plt.subplots(1, 2, figsize=(TEXT_WIDTH, HEIGHT * (length + 3)), layout="none")
     for begin, titles, panel in zip((0, 1 - COLUMN / TEXT_WIDTH), columns, panels, strict=True):

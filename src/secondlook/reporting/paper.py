@@ -1,12 +1,14 @@
-"""The paper: report/paper.md and the experiments' sections, filled with results, as PDF, HTML and a folder for LaTeX.
+"""The paper and its supplement: report/paper.md, report/supplement.md with the experiments' sections, filled with results, each
+as PDF, HTML and a source for LaTeX.
 
-    paper.md, section.md --fill--> one Markdown text --pandoc--> Typst --typst--> report.pdf
-                                                     --pandoc--> report.html
-                                                     --pandoc--> latex/report.tex
+    paper.md              --fill--> Markdown --pandoc--> Typst --typst--> report.pdf      (supplement.pdf)
+    supplement.md, section.md                --pandoc--> report.html                      (supplement.html)
+                                             --pandoc--> latex/report.tex                 (latex/supplement.tex)
 
-A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below; paper.md sees `claims`,
-`sections`, `stages`, `unrecorded`, `machines`, `changed`, `tally`, `of_kind`, `judged`, `see`, `level` and `scale`. Every
-reference is checked before anything is written.
+A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below. The two documents see
+every experiment's under its name, `newton_toy.gd_loss.e40`, and `claims`, `stages`, `unrecorded`, `machines`, `changed`,
+`tally`, `of_kind`, `judged`, `see`, `level` and `scale`; the supplement has the `sections`, too. Every reference is checked
+before anything is written. `pages: 14` in the first lines of a document is the most that its PDF may have.
 """
 
 import re
@@ -21,19 +23,23 @@ import pypandoc
 import typst
 
 from secondlook.errors import Mistake
+from secondlook.reporting import style
+from secondlook.reporting.forest import forest
+from secondlook.reporting.overview import verdicts
 from secondlook.study.claims import VERDICTS, numbers
 from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.files import read, read_json, write
 from secondlook.study.measures import read_summary
 from secondlook.study.parameters import known_keys
 from secondlook.study.records import changed_sources, parts_of, unrecorded
-from secondlook.study.results import Results
-from secondlook.study.statistics import LEVEL
+from secondlook.study.results import DOCUMENTS, Results
+from secondlook.study.statistics import LEVEL, Estimate
 from secondlook.study.tables import beside
 from secondlook.study.text import fill, number
 
 NOT_HERE = "no section in this edition"
 LONGEST_LINE = 110  # characters of a table's row; a longer row makes the table as wide as the text, and its cells wrap
+WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMERIC = re.compile(r"[-−+\d.,;×⁻⁰¹²³⁴⁵⁶⁷⁸⁹ %∞\[\]]+|–|n/a")
 LABEL = r"\{#([\w:-]+)"
 OWN_LABEL = r"\{#((?:fig|tbl|eq):[\w:-]+)"  # in a section: of its experiment alone
@@ -41,11 +47,51 @@ FORMATS = {"typst": ".typ", "html5": ".html", "latex": ".tex"}
 
 
 def build(results: Results) -> list[Path]:
-    """Write the paper and return its files: the PDF, the HTML page and the LaTeX source."""
+    """Write the picture of all verdicts and both documents, and return their files."""
     source = results.root / "report"
-    text, bibliography = compose(results), read(source / "references.bib")
-    figures = {name: results.folder / name for name in dict.fromkeys(re.findall(r"\]\((figures/[^)]+)\)", text))}
-    for path in figures.values():
+    draw(results)
+    texts, tables = compose(results)
+    made = {name: formats(text, source, results) for name, text in texts.items()}
+    for name, (pdf, page, latex) in made.items():
+        for path, content in zip(results.document(name), (pdf, page, latex), strict=True):
+            write(path, content)
+    folder = results.document("report")[2].parent
+    write(folder / "references.bib", read(source / "references.bib"))
+    write(folder / "latexmkrc", "$pdf_mode = 1;\n@default_files = ('report.tex', 'supplement.tex');\n")
+    for path in sorted(set().union(*map(figures, texts.values()))):
+        if path.endswith(".pdf"):
+            write(folder / path, read(results.folder / path))
+    results.tables.mkdir(parents=True, exist_ok=True)
+    for name, frame in tables.items():
+        write(results.tables / name, frame.to_csv(index=False, lineterminator="\n"))
+    return results.paper
+
+
+def draw(results: Results) -> None:
+    """Draw what no experiment can: the picture of all verdicts, and that of tuned methods on every task."""
+    source, path = results.root / "report", needed(results.claims, "claims", results.scale)
+
+    def find(name: str, measure: str) -> Estimate:
+        summary = read_summary(needed(results.summary(name), f"summarise {name}", results.scale))
+        return summary.find(measure, str(source / "tuned.yaml"))
+
+    style.apply()
+    drawn = {"tuned": forest(source / "tuned.yaml", find)}
+    with intact(path):
+        drawn["verdicts"] = verdicts(read_json(path), source / "questions.yaml")
+    for file in results.pictures:
+        style.save(drawn[file.stem], file)
+    style.plt.close("all")
+
+
+def figures(text: str) -> set[str]:
+    """The files of figures that a text shows, relative to the folder of results."""
+    return set(re.findall(r"\]\((figures/[^)]+)\)", text))
+
+
+def formats(text: str, source: Path, results: Results) -> tuple[bytes, str, str]:
+    """A document as PDF, HTML and LaTeX. Raises Mistake where it has more `pages` than it says."""
+    for path in map(results.folder.joinpath, figures(text)):
         for ending in (".pdf", ".svg") if path.suffix == ".pdf" else (path.suffix,):
             needed(path.with_suffix(ending), f"figure {path.parent.name}", results.scale)
     made = {to: convert(text, to, source, results.folder) for to in FORMATS}
@@ -54,16 +100,10 @@ def build(results: Results) -> list[Path]:
         pdf = typst.compile(code, root=str(results.folder), ignore_system_fonts=True)
     except typst.TypstError as error:
         raise Mistake(f"typst cannot set the paper: {error.message.splitlines()[0]}") from error
-    report, page, source = results.paper
-    write(source, made["latex"])
-    write(source.with_name("references.bib"), bibliography)
-    write(source.with_name("latexmkrc"), "$pdf_mode = 1;\n@default_files = ('report.tex');\n")
-    for name, path in figures.items():
-        if path.suffix == ".pdf":
-            write(source.parent / name, read(path))
-    write(page, made["html5"])
-    write(report, pdf)
-    return results.paper
+    limit, found = re.match(r"---\n(?:.*\n)*?pages: (\d+)\n", text), len(re.findall(rb"/Type\s*/Page\b", pdf))
+    if limit and found > int(limit[1]):
+        raise Mistake(f"the paper has {found} pages, and may have {limit[1]}: shorten its text in {source}")
+    return pdf, made["html5"], made["latex"]
 
 
 def needed(path: Path, verb: str, scale: str = "paper") -> Path:
@@ -100,40 +140,69 @@ def convert(text: str, to: str, source: Path, figures: Path) -> str:
         raise Mistake(f"pandoc cannot set the paper: {' '.join(reason.strip().splitlines()[:2])}") from error
 
 
-def compose(results: Results) -> str:
-    """The whole paper as Markdown: its sections in the order of their claims."""
+def compose(results: Results) -> tuple[dict[str, str], dict[str, pd.DataFrame]]:
+    """Both documents as Markdown, and the tables that lie beside them as CSV."""
     root, scale = results.root, results.scale
     path = needed(results.claims, "claims", scale)
     with intact(path):
-        claims = [Claim(claim) for claim in read_json(path)]
+        claims, apart = ([Claim(claim, where) for claim in read_json(path)] for where in ("", "supplement"))
     found = {experiment.name: experiment for experiment in experiments(root)}
-    order = list(dict.fromkeys(claim["experiment"] for claim in claims))
+    order = list(dict.fromkeys(claim["experiment"] for claim in claims))  # that of the sections, too
     if found.keys() != set(order):
         raise Mistake(f"{path} is not of today's experiments: run 'python -m secondlook claims' again")
-    sections = {}
+    values: dict[str, dict] = {}
+    sections: dict[Path, str] = {}
+    tables: dict[str, pd.DataFrame] = {}
     for name in order:
         path = found[name].folder / "section.md"
         summary = read_summary(needed(results.summary(name), f"summarise {name}", scale))
-        has = present(found[name], summary.missing, path)
-        values: dict[str, object] = {**summary.measures, "tables": summary.tables, "has": has, **functions(claims, path)}
-        sections[path] = fill(read(path).decode(), values, str(path)).strip()
-    own = {path: own_labels(section, path.parent.name) for path, section in sections.items()}
-    path = root / "report" / "paper.md"
-    text = read(path).decode()
-    check_references({path: text, **sections}, root / "report" / "references.bib")
-    values = {
-        "claims": claims,
-        "sections": list(own.values()),
+        values[name] = {**summary.measures, "tables": summary.tables, "has": present(found[name], summary.missing, path)}
+        beside_it = {"csv": lambda frame, title, name=name: as_csv(tables, frame, f"{name}-{title}.csv")}
+        sections[path] = fill(read(path).decode(), {**values[name], **beside_it, **functions(claims, path)}, str(path)).strip()
+    common: dict[str, object] = {
+        **values,
         "tally": lambda *kinds: tally([claim for claim in claims if claim["kind"] in kinds]),
         "of_kind": lambda *kinds: sum(claim["kind"] in kinds for claim in claims),
         "judged": lambda letter: sum(claim["id"].startswith(letter) for claim in claims),
-        "see": lambda name: f"@sec:{name}" if f"{{#sec:{name}}}" in "".join(sections.values()) else NOT_HERE,
         "level": LEVEL,
         "scale": scale,
         **provenance([found[name] for name in order], results),
-        **functions(claims, path),
     }
-    return re.sub(r"(?<=\d) %", "\u202f%", fill(text, values, str(path)))
+
+    def document(name: str, claims: list[Claim], parts: dict[Path, str], **more: object) -> str:
+        path = root / "report" / DOCUMENTS[name]
+        text = read(path).decode()
+        check_references({path: text, **parts}, root / "report" / "references.bib")
+        filled = fill(text, {**common, "claims": claims, **more, **functions(claims, path)}, str(path))
+        return re.sub(r"(?<=\d) %", "\u202f%", filled)
+
+    own = [own_labels(section, path.parent.name) for path, section in sections.items()]
+    labels = re.findall(r"\{#sec:([\w-]+)", "".join(own))
+    supplement = document(
+        "supplement", claims, sections, sections=own, see=lambda name: f"@sec:{name}" if name in labels else NOT_HERE
+    )
+    number = numbered(supplement)
+
+    def see(name: str) -> str:
+        known_keys([name], number, f"the sections that {DOCUMENTS['report']} names")
+        return f"[S{number[name]}](supplement#sec:{name})"
+
+    report = document("report", apart, {}, see=see)
+    return {"report": report, "supplement": supplement}, tables
+
+
+def numbered(text: str) -> dict[str, int]:
+    """The number of every section that has a label, as the documents number them."""
+    headings = re.findall(r"^# (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    counted = [heading for heading in headings if not re.search(r"\{-\}|\.unnumbered", heading)]
+    labels = [re.search(r"\{#sec:([\w-]+)", heading) for heading in counted]
+    return {label[1]: number for number, label in enumerate(labels, 1) if label}
+
+
+def as_csv(files: dict[str, pd.DataFrame], frame: pd.DataFrame, name: str) -> str:
+    """A link to the table as a file beside the documents, which `files` gets."""
+    files[name] = frame
+    return f"[{name}](tables/{name})"
 
 
 @contextmanager
@@ -146,16 +215,18 @@ def intact(path: Path) -> Iterator[None]:
 
 
 class Claim(dict):
-    """A claim of claims.json with its texts as Markdown. In a text `claim("A1")` is a link to its row, `.why` its reason."""
+    """A claim of claims.json with its texts as Markdown. In a text `claim("A1")` is a link to its row, `.why` its reason. The
+    row stands in the document called `where`, or else in the same."""
 
-    def __init__(self, claim: dict) -> None:
+    def __init__(self, claim: dict, where: str = "") -> None:
+        self.where = where
         texts = {key: claim[key] for key in ("statement", "stated", "band", "bands", "why", "source")}
         texts |= {"numbers": numbers(claim)}
         escaped = {key: re.sub(r"([\\`*_{}\[\]<>$|@#^~])", r"\\\1", text) for key, text in texts.items()}
         super().__init__(claim, **{key: text.replace(r"\<br\>", "<br>") for key, text in escaped.items()})
 
     def __str__(self) -> str:
-        return f"[{self['id']}](#claim:{self['id']})"
+        return f"[{self['id']}]({self.where}#claim:{self['id']})"
 
 
 def functions(claims: list[Claim], path: Path) -> dict[str, Callable]:
@@ -166,7 +237,23 @@ def functions(claims: list[Claim], path: Path) -> dict[str, Callable]:
         known_keys([name], named, f"the claims that {path} names")
         return named[name]
 
-    return {"claim": claim, "verdict": lambda name: f"[{claim(name)['verdict']}]{{.verdict}}", "table": table}
+    def many(word: str, *names: str) -> str:
+        """How many of these claims have this verdict, in words."""
+        return WORDS[sum(claim(name)["verdict"] == word for name in names)]
+
+    return {
+        "claim": claim,
+        "verdict": lambda name: f"[{claim(name)['verdict']}]{{.verdict}}",
+        "many": many,
+        "side": side,
+        "table": table,
+    }
+
+
+def side(found: Estimate, above: str, below: str, neither: str) -> str:
+    """The words for where an interval lies: above zero, below it, or on neither side."""
+    low, high = found.ends
+    return above if low > 0 else below if high < 0 else neither
 
 
 def present(experiment: Experiment, missing: tuple[str, ...], path: Path) -> Callable:
@@ -227,9 +314,10 @@ def own_labels(section: str, experiment: str) -> str:
 
 
 def check_references(texts: dict[Path, str], bibliography: Path) -> None:
-    """Every @name must be a label of its own text, one that belongs to no section alone, or a key of the bibliography. No text
-    may give a label twice, nor two texts the same one of a section."""
-    shared = {name: path for path, text in texts.items() if path.name == "paper.md" for name in re.findall(LABEL, text)}
+    """Every @name must be a label of its own text, one of the first text, which belong to no section alone, or a key of the
+    bibliography. No text may give a label twice, nor two texts the same one of a section."""
+    document = next(iter(texts))
+    shared = dict.fromkeys(re.findall(LABEL, texts[document]), document)
     own: dict[Path, set[str]] = {}
     for path, text in texts.items():
         own[path] = set()

@@ -117,7 +117,14 @@ def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
     result = {name: claim.get(name, "") for name in named} | {"experiment": experiment.name}
     result["command"] = f"snakemake {experiment.name} --cores 2"
     if not_run := claim.get("not_run") or _lacking(claim, experiment, summary):
-        nothing: dict[str, object] = {"measured": [], "n_to_decide": None, "figure": None, "checks": {}, "needs": [], "evidence": NOT_RUN}
+        nothing: dict[str, object] = {
+            "measured": [],
+            "n_to_decide": None,
+            "figure": None,
+            "checks": {},
+            "needs": [],
+            "evidence": NOT_RUN,
+        }
         return result | nothing | {"verdict": NOT_RUN, "why": " ".join(not_run.split())}
     checks = {name: _checked(asked, summary, where) for name, asked in claim["checks"].items()}
     rule = next((rule for rule in claim["verdicts"] if _applies(rule, checks)), None)

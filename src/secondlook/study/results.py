@@ -5,8 +5,9 @@ results/                            of scale paper; results/smoke/ holds the sam
   summary/<experiment>.json         the numbers that claims and text quote
   figures/<experiment>/<name>.*     figures
   claims.json                       verdicts
-  figures/verdicts.*                the picture of all verdicts
+  figures/verdicts.*, tuned.*       what the paper draws itself: all verdicts, and tuned methods on every task
   report/                           the paper, report.*, and its supplement, supplement.*: .pdf, .html, latex/*.tex
+  report/tables/                    tables that they link to, as CSV
   readme.done                       README.md shows these verdicts
   logs/                             what each job of the workflow said
 results/recorded/                   tracked: rows of stages that take long or need hardware, with their records
@@ -18,6 +19,8 @@ from pathlib import Path
 
 SCALES = ("paper", "smoke")
 DOCUMENTS = {"report": "paper.md", "supplement": "supplement.md"}  # name in results/report/, and text in report/
+
+PICTURES = ("verdicts", "tuned")
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ class Results:
         return self.folder / "report"
 
     @property
-    def picture(self) -> list[Path]:
-        """The picture of all verdicts, as PDF and SVG."""
-        return [self.figures / "verdicts.pdf", self.figures / "verdicts.svg"]
+    def pictures(self) -> list[Path]:
+        """What the paper draws itself, as PDF and SVG: all verdicts, and the comparisons of tuned methods."""
+        return [self.figures / f"{name}.{ending}" for name in PICTURES for ending in ("pdf", "svg")]
 
     def document(self, name: str) -> list[Path]:
         """The three forms of a document: PDF, HTML page, LaTeX source."""
@@ -76,6 +79,11 @@ class Results:
     def paper(self) -> list[Path]:
         """The paper and its supplement, each in its three forms."""
         return [path for name in DOCUMENTS for path in self.document(name)]
+
+    @property
+    def tables(self) -> Path:
+        """The folder of tables that the documents link to."""
+        return self.report / "tables"
 
     @property
     def readme(self) -> Path:
