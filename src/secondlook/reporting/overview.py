@@ -28,7 +28,7 @@ from secondlook.study.parameters import known_keys
 
 SHOWN = ("document", "paper")  # kinds of claims
 BADGE = {"original": "original", "proxy": "proxy", "published numbers": "published", NOT_RUN: ""}
-HEIGHT, HEADING = 0.163, 1.45  # of a row in inches, and of a question in rows
+HEIGHT, HEADING, TALLEST = 0.163, 1.45, 8.9  # of a row in inches, of a question in rows, and of the picture in inches
 COLUMN = TEXT_WIDTH / 2 - 0.06  # inches
 BARS = 0.65, 0.85  # where a row's numbers lie, as shares of a column
 QUIET = "#6a6a6a"
@@ -85,7 +85,7 @@ def verdicts(claims: Sequence[dict], path: Path) -> Figure:
     columns = _columns({title: len(some) + HEADING for title, some in groups.items()})
     length = max(1.0, *(sum(len(groups[title]) + HEADING for title in column) for column in columns))
     above = 3 / (length + 3)
-    figure, panels = plt.subplots(1, 2, figsize=(TEXT_WIDTH, HEIGHT * (length + 3)), layout="none")
+    figure, panels = plt.subplots(1, 2, figsize=(TEXT_WIDTH, min(TALLEST, HEIGHT * (length + 3))), layout="none")
     for begin, titles, panel in zip((0, 1 - COLUMN / TEXT_WIDTH), columns, panels, strict=True):
         panel.set_position((begin, 0, COLUMN / TEXT_WIDTH, 1 - above))
         panel.set(xlim=(0, 1), ylim=(length, 0))

@@ -11,6 +11,7 @@ every experiment's under its name, `newton_toy.gd_loss.e40`, and `claims`, `stag
 before anything is written. `pages: 14` in the first lines of a document is the most that its PDF may have.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +74,8 @@ def draw(results: Results) -> None:
 
     def find(name: str, measure: str) -> Estimate:
         summary = read_summary(needed(results.summary(name), f"summarise {name}", results.scale))
-        return summary.find(measure, str(source / "tuned.yaml"))
+        waits = measure.partition(".")[0] in Experiment(results.root, name).measures.keys() - summary.measures.keys()
+        return WAITING if waits else summary.find(measure, str(source / "tuned.yaml"))
 
     style.apply()
     drawn = {"tuned": forest(source / "tuned.yaml", find)}
@@ -156,9 +158,11 @@ def compose(results: Results) -> tuple[dict[str, str], dict[str, pd.DataFrame]]:
     for name in order:
         path = found[name].folder / "section.md"
         summary = read_summary(needed(results.summary(name), f"summarise {name}", scale))
-        values[name] = {**summary.measures, "tables": summary.tables, "has": present(found[name], summary.missing, path)}
-        beside_it = {"csv": lambda frame, title, name=name: as_csv(tables, frame, f"{name}-{title}.csv")}
-        sections[path] = fill(read(path).decode(), {**values[name], **beside_it, **functions(claims, path)}, str(path)).strip()
+        has = present(found[name], summary.missing, path)
+        values[name] = dict.fromkeys(found[name].measures, WAITING) | {**summary.measures, "tables": summary.tables, "has": has}
+        seen = {**summary.measures, "tables": summary.tables, "has": has, **functions(claims, path)}
+        seen["csv"] = lambda frame, title, name=name: as_csv(tables, frame, f"{name}-{title}.csv")
+        sections[path] = fill(read(path).decode(), seen, str(path)).strip()
     common: dict[str, object] = {
         **values,
         "tally": lambda *kinds: tally([claim for claim in claims if claim["kind"] in kinds]),
@@ -212,6 +216,18 @@ def intact(path: Path) -> Iterator[None]:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise Mistake(f"{path} is damaged: make it again") from error
+
+
+class Waiting(Estimate):
+    """A measure whose case waits for its run, and every part of it: in a text, n/a."""
+
+    def __getattr__(self, name: str) -> "Waiting":
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self
+
+
+WAITING = Waiting(math.nan)
 
 
 class Claim(dict):

@@ -41,11 +41,15 @@ def number(x: Estimate | float, digits: int = 3) -> str:
 
 def fixed(x: Estimate | float, digits: int = 2) -> str:
     """`digits` digits after the point."""
+    if math.isnan(_value(x)):
+        return "n/a"
     return f"{_value(x):,.{digits}f}".replace("-", "−")
 
 
 def percent(x: Estimate | float, digits: int = 0) -> str:
     """A fraction as a percentage."""
+    if math.isnan(_value(x)):
+        return "n/a"
     return f"{100 * _value(x):.{digits}f} %".replace("-", "−")
 
 
