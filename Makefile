@@ -4,9 +4,10 @@
 # make test-processors  the numerical tests under three instruction sets: what passes here passes on another processor
 # make benchmark    what the study and its tests take on this machine: results/benchmarks/project.csv
 # make reproduce    everything twice from the last commit, in clean folders: are tables, verdicts and figures the same to the byte,
-#                   and README.md what the build makes it?
+#                   and README.md and VERDICTS.md what the build makes them?
 # make test-slurm   the workflow on a real Slurm of one node, which it starts and stops
 # make test-frameworks   the examples of docs/frameworks.md with Lightning, accelerate and transformers, which it installs
+# make test-browser the page to explore in a real browser, Debian's chromium
 # make docs         the library's reference from its docstrings: results/reference/index.html; it installs pdoc
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ CORES ?= 8
 SCALE ?= paper
 BIN = .venv/bin
 
-.PHONY: all test check test-processors benchmark reproduce test-slurm test-frameworks docs clean
+.PHONY: all test check test-processors benchmark reproduce test-slurm test-frameworks test-browser docs clean
 
 all: .venv/installed
 	@$(BIN)/python workflow/unlock.py
@@ -56,7 +57,7 @@ reproduce: .venv/installed
 	done; \
 	results=results$(if $(filter smoke,$(SCALE)),/smoke); \
 	PYTHONPATH=src $(BIN)/python -m secondlook compare "$$folder/first/$$results" "$$folder/second/$$results" && \
-	git -C "$$folder/first" diff --exit-code -- README.md report/readme
+	git -C "$$folder/first" diff --exit-code -- README.md VERDICTS.md report/readme
 
 test-slurm: .venv/installed
 	tests/slurm/run.sh $(BIN)/python
@@ -67,6 +68,10 @@ FILES = $(wildcard src/secondlook/optim/*.py src/secondlook/curvature/*.py)
 test-frameworks: .venv/installed
 	$(INSTALL) '.[frameworks]'
 	$(BIN)/python -m pytest -k frameworks tests/repository/test_documentation.py
+
+test-browser: .venv/installed
+	@command -v chromium > /dev/null || { echo "make test-browser needs chromium: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest -q -n 0 tests/study/test_browser.py
 
 # A page for each package and each file; curvature names two of its files itself.
 docs: .venv/installed

@@ -19,6 +19,7 @@ rule all:
     default_target: True
     input:
         RESULTS.paper,
+        RESULTS.page,
         README,
         [FIGURES[name] for name in FIGURES],
         [tables(experiment) for experiment in EXPERIMENTS.values()],  # named, so that one that was removed is made again

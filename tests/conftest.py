@@ -127,6 +127,7 @@ def demo(folder: Path) -> Project:
     project.write("experiments/demo/experiment.py", (folder / "experiments/demo/experiment.py").read_text() + SLOW)
     project.write("report/paper.md", PAPER)
     project.write("report/tuned.yaml", TUNED)
+    project.write("report/found.md", 'claim X1: << claim("X1").verdict >>\n')
     project.write("config/config.yaml", 'scale: paper\ndevice: cpu\ndata_root: ""\nrecorded: []\nrecompute: []\n')
     return project
 

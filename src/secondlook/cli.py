@@ -212,7 +212,7 @@ def claims(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Build the paper: PDF, HTML and a LaTeX folder."""
+    """Build the paper and its supplement: PDF, HTML and a LaTeX folder."""
     from secondlook.reporting.paper import build
 
     for path in build(Results(ROOT, options.scale)):
@@ -220,7 +220,7 @@ def report(options: argparse.Namespace) -> None:
 
 
 def readme(_: argparse.Namespace) -> None:
-    """Put the verdict table and its figures into README.md."""
+    """Put what is found into README.md, and the table of verdicts into VERDICTS.md."""
     from secondlook.reporting.readme import update
 
     say(update(Results(ROOT)))

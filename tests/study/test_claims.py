@@ -152,7 +152,7 @@ def test_a_claim_waits_for_what_it_requires(project):
     assert waits["why"] == "Needs stage demo/decay (device cuda and 0.5 hours of a core), which has not been recorded."
     assert (waits["verdict"], waits["evidence"], waits["measured"], waits["figure"]) == ("not run", "not run", [], None)
     assert judged(project, there, requires=["decay"]) == judged(project, there)
-    assert "| X1 | s | document, not run | t | at most 1 | – | **not run** |" in markdown_table([waits])
+    assert "X1 | s | document, not run | t | at most 1 | – | **not run** |" in markdown_table([waits])
     with pytest.raises(Mistake, match="claim X1 of .* names the measure 'a', which does not exist without case decay"):
         judged(project, absent)
 
@@ -181,7 +181,7 @@ def test_summaries_survive_json():
 def test_table_and_terminal_show_every_number_of_a_claim(project):
     claim = judged(project, found(Estimate(0.5, 0.25, 0.75, 5)))
     numbers = ["time of a step: 500.0 [250.0, 750.0] ms, n = 5", "time that is saved: −60 %, n = 1"]
-    row = f"| X1 | s | document, original | t | at most 1 | {'<br>'.join(numbers)} | **reproduced** |"
+    row = f'| <a id="claim:X1"></a>X1 | s | document, original | t | at most 1 | {"<br>".join(numbers)} | **reproduced** |'
     assert markdown_table([claim]).splitlines()[2] == row
     first, *rest = [" ".join(line.split()) for line in shown(claim).splitlines()]
     assert first == "X1 reproduced s (a document, original; )"

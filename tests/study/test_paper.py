@@ -1,8 +1,10 @@
 """The paper is built from results alone: complete, self-contained, the same bytes each time, or one line that says why not."""
 
+import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,6 +72,33 @@ abstract: |
 : Machines. {#tbl:machines}
 """
 
+FIGURES = '''from secondlook.study.declare import figure
+
+
+@figure()
+def line(rows):
+    """Shows: a line."""
+'''
+DECLARED = to_json(
+    [
+        {
+            **{name: "x" for name in ("source", "statement", "stated", "bands")},
+            **{"id": name, "kind": "document", "evidence": "original", "figure": "line"},
+            "measured": [{"quantity": "loss", "unit": "bits", "measure": "loss.start"}],
+            "checks": {
+                "loss": {"measure": "loss.start", "between": [0.09, 0.11]},
+                "off": {"measure": "loss.start", "outside": [0.09, 0.11]},
+            },
+            "verdicts": [
+                {"verdict": "reproduced", "when": ["loss"], "why": "x"},
+                {"verdict": "not reproduced", "any": ["off"], "why": "x"},
+                {"verdict": "undecided", "why": "x"},
+            ],
+        }
+        for name in ("A1", "F1")
+    ]
+)
+
 TUNED = "- {experiment: toy, task: a toy, unit: bits, sign: -1, time: loss.end, of: SGD, less: {SGD: loss.start}}\n"
 
 SECTION = r"""# Toy {#sec:toy}
@@ -106,7 +135,11 @@ CLAIM = {
     ],
     "question": "scale",
     "short": "a loss of 0.1",
-    "checks": {"loss": {"value": 0.125, "low": 0.12, "high": 0.13, "between": [0.09, 0.11], "holds": False}},
+    "checks": {
+        "loss": {"measure": "loss.start", "value": 0.125, "low": 0.12, "high": 0.13, "between": [0.09, 0.11], "holds": False}
+    },
+    "figure": None,
+    "command": "snakemake toy --cores 2",
     "needs": ["loss"],
     "verdict": "not reproduced",
     "why": "It is 0.125.",
@@ -133,6 +166,7 @@ def project(tmp_path, drawing):
     for name in ("templates", "filters", "references.bib", "questions.yaml"):
         (tmp_path / "report").mkdir(exist_ok=True)
         (tmp_path / "report" / name).symlink_to(ROOT / "report" / name)
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
     results = tmp_path / "results"
     losses = pd.DataFrame({"epoch": [0, 40], "loss": [0.125, 2.6e-7], "note": ["start", "*end*"]})
     summary = Summary({"loss": {"start": Estimate(0.125, 0.12, 0.13, 20), "end": Estimate(2.6e-7)}}, {"losses": losses})
@@ -142,6 +176,9 @@ def project(tmp_path, drawing):
         "report/tuned.yaml": TUNED,
         "experiments/toy/config.yaml": "title: Toy\ncases: {only: {seeds: {first: 0, count: 20}}}\n",
         "experiments/toy/experiment.py": "",
+        "experiments/toy/figures.py": FIGURES,
+        "experiments/toy/measures.py": "",
+        "experiments/toy/claims.yaml": DECLARED,
         "experiments/toy/section.md": SECTION,
         "results/claims.json": to_json([CLAIM]),
         "results/summary/toy.json": to_json(to_plain(summary)),
@@ -161,7 +198,7 @@ def project(tmp_path, drawing):
 
 def build(project):
     """The files of the paper and of its supplement: PDF, HTML and LaTeX of each."""
-    return paper.build(Results(project))
+    return paper.build(Results(project))[:6]
 
 
 def plain(html: str) -> str:
@@ -334,41 +371,109 @@ def test_what_the_real_paper_finds_comes_from_results():
 
 README = """# Title
 
-![Losses](report/readme/toy-line.svg)
-
-<!-- claims:begin -->
+<!-- found:begin -->
 old
-<!-- claims:end -->
+<!-- found:end -->
 
 The end.
 """
 
 
-def test_the_readme_is_renewed(project):
-    path = project / "README.md"
-    path.write_text(README)
-    assert readme.update(Results(project)) == f"{path}: 1 verdicts, 1 figures"
+@pytest.fixture
+def shown(project):
+    """The same with a README.md, its texts, and its picture."""
+    for name, text in {
+        "README.md": README,
+        "report/found.md": 'A loss of << toy.loss.start | interval >>: << claim("A1") >>.\n',
+        "report/verdicts.md": "# Verdicts\n\n<< verdicts >>",
+        "results/figures/verdicts.svg": "<svg/>",
+    }.items():
+        (project / name).write_text(text)
+    return project
+
+
+def test_the_readme_is_renewed(shown):
+    path = shown / "README.md"
+    assert readme.update(Results(shown)) == f"{path}: 1 verdicts"
     text = path.read_text()
-    assert "| A1 |" in text and "**not reproduced**" in text and "old" not in text
+    assert "A loss of 0.125 [0.120, 0.130]: [A1](VERDICTS.md#claim:A1).\n" in text and "old" not in text
     assert text.startswith("# Title") and text.endswith("The end.\n")
-    shown = project / "report" / "readme" / "toy-line.svg"
-    assert shown.read_bytes() == (project / "results" / "figures" / "toy" / "line.svg").read_bytes()
-    readme.update(Results(project))
+    assert '<a id="claim:A1"></a>A1 | A loss of 0.1' in (shown / "VERDICTS.md").read_text()
+    assert (shown / "report" / "readme" / "verdicts.svg").read_text() == "<svg/>"
+    readme.update(Results(shown))
     assert path.read_text() == text
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("name", "old", "new", "message"),
     [
-        ("<!-- claims:begin -->", "", r"README\.md lacks the line '<!-- claims:begin -->'"),
-        ("<!-- claims:end -->", "", r"README\.md lacks the line '<!-- claims:end -->'"),
-        ("toy-line", "toy-curve", r"curve\.svg is missing: run 'python -m secondlook figure toy curve' first"),
+        ("README.md", "<!-- found:begin -->", "", r"README\.md lacks the line '<!-- found:begin -->'"),
+        ("README.md", "<!-- found:end -->", "", r"README\.md lacks the line '<!-- found:end -->'"),
+        ("report/found.md", "A1", "A2", r"unknown key 'A2' in the claims that .*found\.md names: known are A1"),
+        ("report/found.md", "loss.start", "loss.middle", r"found\.md: .*no attribute 'middle'"),
     ],
 )
-def test_what_a_readme_must_hold(project, old, new, message):
-    path = project / "README.md"
-    path.write_text(README.replace(old, new))
-    before = path.read_text()
+def test_what_a_readme_must_hold(shown, name, old, new, message):
+    change(shown / name, old, new)
+    before = (shown / "README.md").read_text()
     with pytest.raises(Mistake, match=message):
-        readme.update(Results(project))
-    assert path.read_text() == before
+        readme.update(Results(shown))
+    assert (shown / "README.md").read_text() == before and not (shown / "VERDICTS.md").exists()
+
+
+def test_a_readme_without_its_picture_is_not_renewed(shown):
+    (shown / "results" / "figures" / "verdicts.svg").unlink()
+    with pytest.raises(Mistake, match=r"verdicts\.svg is missing: run 'python -m secondlook report' first"):
+        readme.update(Results(shown))
+
+
+class Page(HTMLParser):
+    """What the page to explore holds: each claim with its texts, its targets, and the figures that it carries."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.claims: dict[str, list[str]] = {}
+        self.given: list[dict] = []
+        self.targets: list[str] = []
+        self.figures: dict[str, str] = {}
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.targets += [found[name] for name in ("src", "href") if name in found]
+        if tag == "details":
+            self.given.append(found)
+            self.claims[found["id"]] = []
+        self.inside = found.get("id", "") if tag == "script" else self.inside
+
+    def handle_data(self, text):
+        if self.inside == "figures":
+            self.figures = json.loads(text)
+            self.inside = ""
+        elif self.claims:
+            self.claims[self.given[-1]["id"]] += [" ".join(text.split())]
+
+
+def test_the_page_to_explore_holds_every_claim_with_its_evidence(project):
+    claims = [
+        CLAIM | {"figure": "toy/line"},
+        CLAIM | {"id": "F1", "kind": "promise", "question": "", "source": "this study, </script>"},
+    ]
+    (project / "results" / "claims.json").write_text(to_json(claims))
+    build(project)
+    page = Page((project / "results" / "report" / "index.html").read_text())
+    assert set(page.targets) == {"report.html", "supplement.html"}  # it needs no other file, only leads to them
+    assert [(found["id"], found["data-verdict"], found["data-kind"]) for found in page.given] == [
+        ("A1", "not reproduced", "a document"),
+        ("F1", "not reproduced", "this study"),
+    ]
+    told = " ".join(page.claims["A1"])
+    for text in (
+        CLAIM["statement"], CLAIM["why"], "0.1", "loss: 0.1250 [0.1200, 0.1300] bits, n = 20", "reproduced, if loss",
+        "not reproduced, if one of off", "loss loss.start 0.125 [0.120, 0.130] between 0.09 and 0.11 no", "toy/only: commit 0123456",
+        "snakemake toy --cores 2",
+    ):  # fmt: skip
+        assert text in re.sub(r" +", " ", told), text
+    assert set(page.figures) == {"toy/line"} and page.figures["toy/line"].startswith("<?xml")
+    assert "this study, </script>" in " ".join(page.claims["F1"])

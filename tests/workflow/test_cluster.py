@@ -38,7 +38,7 @@ def engine(request):
 def template(engine, tmp_path_factory):
     """A project that the engine has built, and what Snakemake said meanwhile."""
     project = demo(tmp_path_factory.mktemp(engine))
-    project.write("README.md", "<!-- claims:begin -->\n<!-- claims:end -->\n![Losses](report/readme/demo-losses.svg)\n")
+    project.write("README.md", "<!-- found:begin -->\n<!-- found:end -->\n")
     project.write("submit", SUBMIT).chmod(0o755)
     return project, project.snakemake(*ENGINES[engine]).stderr
 
@@ -54,7 +54,7 @@ def test_an_engine_runs_all_of_it_and_then_nothing_is_left_to_do(template, engin
     project, said = template
     for name in ("claims.json", "figures/demo/losses.svg", "report/report.pdf", "report/latex/report.tex"):
         assert (project.folder / "results" / name).stat().st_size > 0
-    assert "| X1 |" in (project.folder / "README.md").read_text()
+    assert "X1 | Each step" in (project.folder / "VERDICTS.md").read_text()
     assert set(re.findall(r"^rule (\w+):", said, re.MULTILINE)) == {"run_stage", "figures_demo", "paper"}
     assert set(re.findall(r"^localrule (\w+):", said, re.MULTILINE)) == {"summarise", "judge", "readme", "all"}
     assert len(re.findall("Submitted job|has been submitted with SLURM jobid", said)) == 4

@@ -74,8 +74,8 @@ def test_verbs_alone_give_the_same_bytes(smoke, tmp_path):
     assert digests(tmp_path / "results/smoke") == digests(theirs)
 
 
-def test_the_readme_shows_the_verdicts_of_recorded_results(tmp_path):
-    """Of the experiments that compute nothing here. `make reproduce` computes the others, and compares the whole of README.md."""
+def test_the_table_of_verdicts_is_that_of_recorded_results(tmp_path):
+    """Of the experiments that compute nothing here. `make reproduce` computes the others, and compares README.md and the whole of VERDICTS.md."""
     recorded = read_yaml(ROOT / "config" / "config.yaml")["recorded"]
     read = [experiment for experiment in experiments(ROOT) if len(timed(experiment)) == len(experiment.cases)]
     project = Project(tmp_path, [experiment.folder for experiment in read])
@@ -84,5 +84,5 @@ def test_the_readme_shows_the_verdicts_of_recorded_results(tmp_path):
     commands = [["import", name, "--case", case] for name, case in names if f"{name}/{case}" in recorded]
     secondlook(project, [*commands, *(["summarise", experiment.name] for experiment in read), ["claims"]])
     _, _, *lines = markdown_table(json.loads((tmp_path / "results/claims.json").read_text())).strip().splitlines()
-    missing = [line for line in lines if line not in (ROOT / "README.md").read_text()]
-    assert len(lines) > 10 and not missing, "README.md is not today's: run `make`, which writes its table"
+    missing = [line for line in lines if line not in (ROOT / "VERDICTS.md").read_text()]
+    assert len(lines) > 10 and not missing, "VERDICTS.md is not today's: run `make`, which writes it"

@@ -12,7 +12,7 @@ from secondlook.study.experiment import Experiment
 from secondlook.study.results import Results
 from secondlook.study.tables import read_table, write_table
 
-README = "<!-- claims:begin -->\n<!-- claims:end -->\n![Losses](report/readme/demo-losses.svg)\n"
+README = "<!-- found:begin -->\n<!-- found:end -->\n"
 
 # Lints that do not apply, each with its reason.
 EXEMPT = {
@@ -61,7 +61,8 @@ JUDGED = {"summarise demo", "judge", "paper", "readme", "all"}
 def test_everything_is_built_and_then_nothing_is_left_to_do(built):
     for name in ("claims.json", "summary/demo.json", "figures/demo/losses.svg", "report/report.pdf", "report/supplement.pdf"):
         assert (built.folder / "results" / name).stat().st_size > 0
-    assert "| X1 |" in (built.folder / "README.md").read_text()
+    assert "claim X1: reproduced" in (built.folder / "README.md").read_text()
+    assert "X1 | Each step" in (built.folder / "VERDICTS.md").read_text()
     assert "Nothing to be done" in built.snakemake().stderr
 
 
@@ -74,7 +75,7 @@ def test_everything_is_built_and_then_nothing_is_left_to_do(built):
         ("experiments/demo/config.yaml", "# any in (0, 1)", "# whatever", set()),
         ("src/secondlook/study/parameters.py", "Parameters: from", "From", {"run_stage demo/decay", "run_stage demo/slow"} | DRAWN | JUDGED),
         ("experiments/demo/claims.yaml", "0.6399", "0.6398", {"judge", "paper", "readme", "all"}),
-        ("experiments/demo/section.md", "shrinks", "falls", {"paper", "all"}),
+        ("experiments/demo/section.md", "shrinks", "falls", {"paper", "readme", "all"}),
     ],
 )  # fmt: skip
 def test_a_change_reruns_what_depends_on_it(built, name, old, new, expected):

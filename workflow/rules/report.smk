@@ -14,6 +14,7 @@ rule paper:
         report(RESULTS.paper[0], caption="../captions/paper.rst", category="Paper"),
         RESULTS.paper[1:],
         RESULTS.pictures,
+        RESULTS.page,
         directory(RESULTS.tables),
     log:
         RESULTS.log("paper"),
@@ -23,11 +24,14 @@ rule paper:
         "{PYTHON} -m secondlook report --scale {SCALE} > {log} 2>&1"
 
 
-# README.md is tracked: a verdict that changes shows as a diff. It is no declared output, for Snakemake deletes those.
+# README.md and VERDICTS.md are tracked: a verdict that changes shows as a diff. They are no declared outputs, for Snakemake
+# deletes those.
 rule readme:
     input:
         RESULTS.claims,
-        [FIGURES[name] for name in FIGURES],
+        SUMMARIES,
+        RESULTS.pictures,
+        ["report/found.md", "report/verdicts.md"],
         code(module("reporting/readme.py")),
     output:
         touch(RESULTS.readme),

@@ -25,12 +25,13 @@ import typst
 
 from secondlook.errors import Mistake
 from secondlook.reporting import style
+from secondlook.reporting.explore import explore
 from secondlook.reporting.forest import forest
 from secondlook.reporting.overview import verdicts
 from secondlook.study.claims import VERDICTS, numbers
 from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.files import read, read_json, write
-from secondlook.study.measures import read_summary
+from secondlook.study.measures import Summary, read_summary
 from secondlook.study.parameters import known_keys
 from secondlook.study.records import changed_sources, parts_of, unrecorded
 from secondlook.study.results import DOCUMENTS, Results
@@ -48,13 +49,16 @@ FORMATS = {"typst": ".typ", "html5": ".html", "latex": ".tex"}
 
 
 def build(results: Results) -> list[Path]:
-    """Write the picture of all verdicts and both documents, and return their files."""
+    """Write the paper's own pictures, both documents and the page to explore, and return the documents' files and the page."""
     source = results.root / "report"
     draw(results)
-    texts, tables = compose(results)
+    claims, found, _ = judged(results)
+    origin = provenance(found, results)
+    texts, tables = compose(results, origin)
     made = {name: formats(text, source, results) for name, text in texts.items()}
-    for name, (pdf, page, latex) in made.items():
-        for path, content in zip(results.document(name), (pdf, page, latex), strict=True):
+    page = explore(results, claims, found, origin["stages"].to_dict("records"))
+    for name, contents in made.items():
+        for path, content in zip(results.document(name), contents, strict=True):
             write(path, content)
     folder = results.document("report")[2].parent
     write(folder / "references.bib", read(source / "references.bib"))
@@ -65,22 +69,24 @@ def build(results: Results) -> list[Path]:
     results.tables.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.items():
         write(results.tables / name, frame.to_csv(index=False, lineterminator="\n"))
-    return results.paper
+    write(results.page, page)
+    return [*results.paper, results.page]
 
 
 def draw(results: Results) -> None:
     """Draw what no experiment can: the picture of all verdicts, and that of tuned methods on every task."""
-    source, path = results.root / "report", needed(results.claims, "claims", results.scale)
+    source = results.root / "report"
+    claims, found, summaries = judged(results)
+    declared = {experiment.name: experiment.measures for experiment in found}
 
     def find(name: str, measure: str) -> Estimate:
-        summary = read_summary(needed(results.summary(name), f"summarise {name}", results.scale))
-        waits = measure.partition(".")[0] in Experiment(results.root, name).measures.keys() - summary.measures.keys()
-        return WAITING if waits else summary.find(measure, str(source / "tuned.yaml"))
+        waits = measure.partition(".")[0] in declared[name].keys() - summaries[name].measures.keys()
+        return WAITING if waits else summaries[name].find(measure, str(source / "tuned.yaml"))
 
     style.apply()
     drawn = {"tuned": forest(source / "tuned.yaml", find)}
-    with intact(path):
-        drawn["verdicts"] = verdicts(read_json(path), source / "questions.yaml")
+    with intact(results.claims):
+        drawn["verdicts"] = verdicts(claims, source / "questions.yaml")
     for file in results.pictures:
         style.save(drawn[file.stem], file)
     style.plt.close("all")
@@ -142,35 +148,26 @@ def convert(text: str, to: str, source: Path, figures: Path) -> str:
         raise Mistake(f"pandoc cannot set the paper: {' '.join(reason.strip().splitlines()[:2])}") from error
 
 
-def compose(results: Results) -> tuple[dict[str, str], dict[str, pd.DataFrame]]:
-    """Both documents as Markdown, and the tables that lie beside them as CSV."""
+def compose(results: Results, origin: dict) -> tuple[dict[str, str], dict[str, pd.DataFrame]]:
+    """Both documents as Markdown, and the tables that lie beside them as CSV; `origin` is the provenance of the rows."""
     root, scale = results.root, results.scale
-    path = needed(results.claims, "claims", scale)
-    with intact(path):
-        claims, apart = ([Claim(claim, where) for claim in read_json(path)] for where in ("", "supplement"))
-    found = {experiment.name: experiment for experiment in experiments(root)}
-    order = list(dict.fromkeys(claim["experiment"] for claim in claims))  # that of the sections, too
-    if found.keys() != set(order):
-        raise Mistake(f"{path} is not of today's experiments: run 'python -m secondlook claims' again")
-    values: dict[str, dict] = {}
+    read_again, found, summaries = judged(results)
+    claims, apart = ([Claim(claim, where) for claim in read_again] for where in ("", "supplement"))
     sections: dict[Path, str] = {}
     tables: dict[str, pd.DataFrame] = {}
-    for name in order:
-        path = found[name].folder / "section.md"
-        summary = read_summary(needed(results.summary(name), f"summarise {name}", scale))
-        has = present(found[name], summary.missing, path)
-        values[name] = dict.fromkeys(found[name].measures, WAITING) | {**summary.measures, "tables": summary.tables, "has": has}
-        seen = {**summary.measures, "tables": summary.tables, "has": has, **functions(claims, path)}
-        seen["csv"] = lambda frame, title, name=name: as_csv(tables, frame, f"{name}-{title}.csv")
-        sections[path] = fill(read(path).decode(), seen, str(path)).strip()
+    for experiment in found:
+        path, summary = experiment.folder / "section.md", summaries[experiment.name]
+        seen = {**summary.measures, "tables": summary.tables, "has": present(experiment, summary.missing, path)}
+        seen["csv"] = lambda frame, title, of=experiment.name: as_csv(tables, frame, f"{of}-{title}.csv")
+        sections[path] = fill(read(path).decode(), {**seen, **functions(claims, path)}, str(path)).strip()
     common: dict[str, object] = {
-        **values,
+        **by_experiment(found, summaries),
         "tally": lambda *kinds: tally([claim for claim in claims if claim["kind"] in kinds]),
         "of_kind": lambda *kinds: sum(claim["kind"] in kinds for claim in claims),
         "judged": lambda letter: sum(claim["id"].startswith(letter) for claim in claims),
         "level": LEVEL,
         "scale": scale,
-        **provenance([found[name] for name in order], results),
+        **origin,
     }
 
     def document(name: str, claims: list[Claim], parts: dict[Path, str], **more: object) -> str:
@@ -193,6 +190,32 @@ def compose(results: Results) -> tuple[dict[str, str], dict[str, pd.DataFrame]]:
 
     report = document("report", apart, {}, see=see)
     return {"report": report, "supplement": supplement}, tables
+
+
+def judged(results: Results) -> tuple[list[dict], list[Experiment], dict[str, Summary]]:
+    """The claims of claims.json; the experiments in the order of their claims, as the sections stand; their summaries."""
+    path = needed(results.claims, "claims", results.scale)
+    with intact(path):
+        claims = read_json(path)
+        order = list(dict.fromkeys(claim["experiment"] for claim in claims))
+    found = {experiment.name: experiment for experiment in experiments(results.root)}
+    if found.keys() != set(order):
+        raise Mistake(f"{path} is not of today's experiments: run 'python -m secondlook claims' again")
+    summaries = {name: read_summary(needed(results.summary(name), f"summarise {name}", results.scale)) for name in order}
+    return claims, [found[name] for name in order], summaries
+
+
+def by_experiment(found: list[Experiment], summaries: dict[str, Summary]) -> dict[str, dict]:
+    """What a text sees of every experiment under its name. A measure whose case waits for its run is n/a."""
+    return {
+        experiment.name: {
+            **dict.fromkeys(experiment.measures, WAITING),
+            **summaries[experiment.name].measures,
+            "tables": summaries[experiment.name].tables,
+            "has": present(experiment, summaries[experiment.name].missing, experiment.folder),
+        }
+        for experiment in found
+    }
 
 
 def numbered(text: str) -> dict[str, int]:

@@ -1,36 +1,35 @@
-"""README.md: the verdict table and the figures that it shows, taken from results.
+"""README.md and VERDICTS.md: what is found, in three sentences and a picture, and the table of all verdicts, from results.
 
-The table stands between the two markers below; a figure is shown as report/readme/EXPERIMENT-NAME.svg.
+report/found.md is filled and stands between the two markers below; report/verdicts.md is filled and is VERDICTS.md. The picture
+is shown as report/readme/verdicts.svg. All three are tracked, so that a number or a verdict that changes shows as a diff.
 """
 
-import re
-
 from secondlook.errors import Mistake
-from secondlook.reporting.paper import needed
+from secondlook.reporting.paper import Claim, by_experiment, functions, judged, needed
 from secondlook.study.claims import markdown_table
-from secondlook.study.files import read, read_json, write
+from secondlook.study.files import read, write
 from secondlook.study.results import Results
+from secondlook.study.text import fill
 
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+BEGIN, END = "<!-- found:begin -->", "<!-- found:end -->"
 
 
 def update(results: Results) -> str:
-    """Renew table and figures, and say what was written. Nothing is written where something is missing."""
-    path = results.root / "README.md"
+    """Renew both, and say what was written. Nothing is written where something is missing."""
+    path, source = results.root / "README.md", results.root / "report"
     before, begin, rest = read(path).decode().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise Mistake(
-            f"{path} lacks the line '{END if begin else BEGIN}': the verdict table belongs between '{BEGIN}' and '{END}'"
-        )
-    claims = read_json(needed(results.claims, "claims"))
-    figures = {}
-    for experiment, name in re.findall(r"report/readme/(\w+)-(\w+)\.svg", before + after):
-        source = results.figures / experiment / f"{name}.svg"
-        figures[results.root / "report" / "readme" / f"{experiment}-{name}.svg"] = read(
-            needed(source, f"figure {experiment} {name}")
-        )
-    for figure, drawing in figures.items():
-        write(figure, drawing)
-    write(path, f"{before}{BEGIN}\n\n{markdown_table(claims)}\n{END}{after}")
-    return f"{path}: {len(claims)} verdicts, {len(figures)} figures"
+        raise Mistake(f"{path} lacks the line '{END if begin else BEGIN}': what is found belongs between '{BEGIN}' and '{END}'")
+    claims, found, summaries = judged(results)
+    (picture,) = (file for file in results.pictures if file.name == "verdicts.svg")
+    drawing = read(needed(picture, "report"))
+    linked = [Claim(claim, "VERDICTS.md") for claim in claims]
+    texts = {}
+    for name in ("found.md", "verdicts.md"):
+        values = {**by_experiment(found, summaries), **functions(linked, source / name), "verdicts": markdown_table(claims)}
+        texts[name] = fill(read(source / name).decode(), values, str(source / name))
+    write(source / "readme" / picture.name, drawing)
+    write(results.root / "VERDICTS.md", texts["verdicts.md"])
+    write(path, f"{before}{BEGIN}\n\n{texts['found.md'].strip()}\n\n{END}{after}")
+    return f"{path}: {len(claims)} verdicts"

@@ -232,7 +232,15 @@ def markdown_table(claims: list[dict]) -> str:
     """The verdict table in Markdown, one row a claim."""
     columns = ["", "Claim", "Kind", "Stated", "Band of this study", "Measured", "Verdict"]
     rows = [
-        [c["id"], c["statement"], f"{c['kind']}, {c['evidence']}", c["stated"], c["band"], numbers(c), f"**{c['verdict']}**"]
+        [
+            f'<a id="claim:{c["id"]}"></a>{c["id"]}',
+            c["statement"],
+            f"{c['kind']}, {c['evidence']}",
+            c["stated"],
+            c["band"],
+            numbers(c),
+            f"**{c['verdict']}**",
+        ]
         for c in claims
     ]
     lines = [columns, ["---"] * len(columns), *rows]

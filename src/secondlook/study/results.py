@@ -7,8 +7,9 @@ results/                            of scale paper; results/smoke/ holds the sam
   claims.json                       verdicts
   figures/verdicts.*, tuned.*       what the paper draws itself: all verdicts, and tuned methods on every task
   report/                           the paper, report.*, and its supplement, supplement.*: .pdf, .html, latex/*.tex
+  report/index.html                 a page to explore all claims
   report/tables/                    tables that they link to, as CSV
-  readme.done                       README.md shows these verdicts
+  readme.done                       README.md and VERDICTS.md show these verdicts
   logs/                             what each job of the workflow said
 results/recorded/                   tracked: rows of stages that take long or need hardware, with their records
 results/trials/                     runs with settings of one's own
@@ -81,13 +82,18 @@ class Results:
         return [path for name in DOCUMENTS for path in self.document(name)]
 
     @property
+    def page(self) -> Path:
+        """The page to explore all claims."""
+        return self.report / "index.html"
+
+    @property
     def tables(self) -> Path:
         """The folder of tables that the documents link to."""
         return self.report / "tables"
 
     @property
     def readme(self) -> Path:
-        """A file whose time tells when README.md was last made to show these verdicts."""
+        """A file whose time tells when README.md and VERDICTS.md were last made to show these verdicts."""
         return self.folder / "readme.done"
 
     def log(self, job: str) -> Path:
