@@ -5,7 +5,8 @@ Claim     Rules of eleven optimisers as Python code; momentum is smoother but ov
           curvature (optimization-algorithms). AdaHessian converges in one step on 10 x^2 + y^2, and in 7 on
           x^2 + 0.1 x sin(20 pi x) (adahessian-abstract).
 Numbers   The article has none, only animations: the measures are ours. w^2 after five steps: see case rules.
-Hardware  any CPU, one thread; about 40 s in all.
+          On data: batch, mini-batch and stochastic descent, by examples seen.
+Hardware  any CPU, one thread; about a minute in all.
 """
 
 import itertools
@@ -21,7 +22,7 @@ from secondlook.study.arrivals import first, from_then_on
 from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Number, Positive, PositiveInt
 
-from . import article, courses
+from . import article, batches, courses
 from .methods import descend, methods
 
 CLASSICAL = ("Beale", "long valley", "saddle")  # the surfaces of the animations
@@ -265,6 +266,11 @@ def _runs(p: Sweep, name: str, noise: str, path: torch.Tensor) -> pd.DataFrame:
 
 def _table(metric: str, start, lr, value) -> pd.DataFrame:
     return pd.DataFrame({"start": start, "lr": lr, "step": 0, "metric": metric, "value": value})
+
+
+@case(batches.Batches, "data")
+def data(p: batches.Batches, seed: int):
+    return batches.rows(p, seed)
 
 
 @dataclass(frozen=True)

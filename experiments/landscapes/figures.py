@@ -297,3 +297,23 @@ def one_step(rows: pd.DataFrame) -> Figure:
     right.yaxis.set_major_formatter(PercentFormatter(1, 0))
     right.legend(loc="upper left")
     return figure
+
+
+@figure("data")
+def descents(rows: pd.DataFrame) -> Figure:
+    """Batch, mini-batch and stochastic descent on data.
+
+    Shows: the loss against the epochs seen, each kind at its best rate: the median of the runs, and their middle half.
+    """
+    found = rows[(rows.case == "data") & (rows.metric == "loss")]
+    figure, axis = style.axes(1, 1, height=2.6)
+    sizes = rows[(rows.case == "data") & (rows.metric == "examples")].groupby("method").step.first()
+    for kind, colour in zip(sizes.index, style.SERIES, strict=False):
+        losses = found[found.method == kind].pivot(index="step", columns="start", values="value")
+        epochs = losses.index / sizes["batch"]
+        axis.fill_between(epochs, *losses.quantile([0.25, 0.75], axis=1).to_numpy(), color=colour, alpha=0.18, linewidth=0)
+        label = f"{kind}, {sizes[kind]} of {sizes['batch']} pictures a step"
+        axis.semilogy(epochs, losses.median(axis=1), color=colour, marker="o" if kind == "batch" else None, label=label)
+    axis.set(xlabel="epochs seen", ylabel="loss on all pictures")
+    axis.legend()
+    return figure

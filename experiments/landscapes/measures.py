@@ -15,6 +15,7 @@ from .selections import (
     WITH_SCALING,
     best_rates,
     better,
+    descents,
     order_of_arrival,
     reported,
     runs,
@@ -131,6 +132,37 @@ def leaves(rows: pd.DataFrame) -> dict[str, Estimate]:
     found = runs(rows)
     sets = {"all": WITH_SCALING, "plain": WITH_SCALING[:2], "with_momentum": WITH_SCALING[2:]}
     return {name: better(found, "escape", pairs, SYMMETRIC, "exact", -1) for name, pairs in sets.items()}
+
+
+@measure()
+def out_of_minima(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Share of the reported starts on Rastrigin's function, without noise, that end in the lowest of its minima, each method at
+    its best rate; and the share of comparisons on valley and saddle in which the rule with momentum leaves before SGD."""
+    found = runs(rows)
+    ends = {m: np.isfinite(found.loc[(m, "Rastrigin", "exact")].arrived) for m in ("SGD", "momentum", "Nesterov", "Adagrad")}
+    sooner = better(found, "escape", WITH_MOMENTUM[:2], SYMMETRIC, "exact", -1)
+    return {key(method): share(hits) for method, hits in ends.items()} | {"sooner": sooner}
+
+
+@measure()
+def data(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Examples that batch descent sees before it arrives over those of the other kinds, and variation of the loss over that of
+    another kind, by run: geometric means; and how many of the chosen rates lie at an end of their list."""
+    seen, swings = (np.log(descents(rows, metric)) for metric in ("examples", "variation"))
+    ratios = {
+        "stochastic_faster": seen["batch"] - seen["stochastic"],
+        "mini_batch_faster": seen["batch"] - seen["mini-batch"],
+        "stochastic_over_mini_batch": seen["stochastic"] - seen["mini-batch"],
+        "stochastic_swings": swings["stochastic"] - swings["batch"],
+        "mini_batch_calmer": swings["stochastic"] - swings["mini-batch"],
+    }
+    found = {}
+    for name, logs in ratios.items():
+        logged = mean(logs)
+        found[name] = Estimate(np.exp(logged.value), *np.exp(logged.ends), logged.n)
+    rates = rows[(rows.case == "data")].lr
+    chosen = rows[(rows.case == "data") & (rows.metric == "variation")].groupby("method").lr.first()
+    return found | {"at_edge": Estimate(chosen.isin([rates.min(), rates.max()]).sum())}
 
 
 @measure()

@@ -80,3 +80,11 @@ def _won(ours: pd.Series, theirs: pd.Series) -> pd.Series:
     equal = np.isclose(ours, theirs, rtol=SAME, atol=0)
     won = (ours > theirs).where(~equal, 0.5).astype(float)
     return won.where(ours.notna() & theirs.notna() & ~(np.isinf(ours) & np.isinf(theirs)))
+
+
+def descents(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Case data, the reported runs at each kind's best rate: one line a run, one column a kind of descent."""
+    found = rows[(rows.case == "data") & (rows.part == "reported")]
+    chosen = found[found.metric == "variation"][["method", "lr"]].drop_duplicates()
+    table = found[found.metric == metric].merge(chosen, on=["method", "lr"])
+    return table.pivot(index="start", columns="method", values="value")

@@ -24,6 +24,16 @@ def counts(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
 
 
 @measure()
+def power(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Operations of a step at Hessian power 1 over those at smaller powers, the largest over the networks; and of one at power
+    0 over those of SGD, the smallest."""
+    counts = [operations(rows, f"{case}_operations") for case in NETWORKS]
+    found = {f"one_over_{key(k)}": max(c["AdaHessian"] / c[f"AdaHessian power {k}"] for c in counts) for k in ("0", "0.5")}
+    found |= {"zero_over_sgd": min(c["AdaHessian power 0"] / c["SGD"] for c in counts)}
+    return {name: Estimate(value) for name, value in found.items()}
+
+
+@measure()
 def compiled(rows: pd.DataFrame) -> dict[str, Estimate]:
     """A compiled step of AdaHessian over a compiled one of SGD; nothing where none was compiled."""
     found = {case: ratios(rows, case, "SGD") for case in NETWORKS}

@@ -30,8 +30,8 @@ def plain(make: Callable, model: nn.Module, x: Tensor, y: Tensor, create_graph: 
     return step
 
 
-def ours(lr: float, model: nn.Module, x: Tensor, y: Tensor, *, every: int = 1, probes: int = 1) -> Step:
-    optimizer = AdaHessian(model.parameters(), lr=lr, every=every, diagonal=Hutchinson(probes))
+def ours(lr: float, model: nn.Module, x: Tensor, y: Tensor, *, every: int = 1, probes: int = 1, power: float = 1.0) -> Step:
+    optimizer = AdaHessian(model.parameters(), lr=lr, every=every, diagonal=Hutchinson(probes), hessian_power=power)
 
     def step():
         optimizer.zero_grad()
@@ -106,6 +106,7 @@ def makers(lr: float) -> dict[str, Callable[[nn.Module, Tensor, Tensor], Step]]:
         "AdaHessian": partial(ours, lr),
         **{f"AdaHessian every {k}": partial(ours, lr, every=k) for k in (2, 3, 4, 5, 10)},
         **{f"AdaHessian {s} probes": partial(ours, lr, probes=s) for s in (2, 4, 8)},
+        **{f"AdaHessian power {k:g}": partial(ours, lr, power=k) for k in (0, 0.5)},
         **{f"AdaHessian 1/{parts} batch": partial(on_a_part, lr, parts) for parts in (2, 4, 8)},
         "AdaHessian Gauss-Newton": partial(sampled, lr),
         "AdaHessian compiled": partial(ours_compiled, lr),

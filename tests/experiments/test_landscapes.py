@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from secondlook.optim import Newton
 from secondlook.optim.directions import Absolute, Plain
+from secondlook.problems.digits import digits
 from secondlook.problems.landscapes import LANDSCAPES, gradient_noise
 from secondlook.study import claims, measures
 from secondlook.study.arrivals import first, from_then_on
@@ -148,10 +149,25 @@ def test_smoke_run_measures_and_judges_everything():
     assert list(judged) == [
         *("C1", "C1b", "C2", "C2b", "C3", "C3b", "C3c"),
         *("C4a", "C4b", "C4c", "C4d", "C4e", "C4f", "C4g", "C4h"),
-        *("C5a", "C5b", "C5c", "C5d", "E6a", "E6b", "E6c"),
+        *("C5a", "C5b", "C5c", "C5d", "C9", "C9b", "C10", "C10b", "C10c", "C11", "E6a", "E6b", "E6c"),
     ]
     assert judged["E6a"] == "reproduced"
     assert summary.find("belief.error", "").value < 0.2
+
+
+def test_batch_descent_on_data_is_gradient_descent_and_an_epoch_sees_every_example():
+    batches = EXPERIMENT.part("batches")
+    setting = EXPERIMENT.setting("data", "smoke", ["epochs=1", "octaves=[0, 0]"])
+    params = batches.Batches(**setting.parameters)
+    x, y = digits(params.examples, torch.Generator().manual_seed(7))
+    x = torch.cat([x.flatten(1), torch.ones(len(x), 1, dtype=x.dtype)], 1)
+    W = torch.zeros(x.shape[1], 10, dtype=x.dtype, requires_grad=True)
+    (g,) = torch.autograd.grad(torch.nn.functional.cross_entropy(x @ W, y), W)
+    expected = torch.nn.functional.cross_entropy(x @ (W - g), y).item()
+    (_, first), (seen, last) = batches.descend(params, params.examples, 7)
+    assert seen == params.examples and first[0, 0] == pytest.approx(np.log(10)) and last[0, 0] == pytest.approx(expected)
+    *_, (seen, _) = batches.descend(params, 1, 7)
+    assert seen == params.examples
 
 
 def test_ties_count_half_and_where_neither_arrives_nothing_is_compared():

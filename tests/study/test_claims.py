@@ -68,7 +68,7 @@ def test_a_measured_number_has_its_name_unit_interval_and_n(project):
 
 
 def test_a_condition_begins_the_reason_which_quotes_the_measures(project):
-    assert judged(project, found(Estimate(0.5), Estimate(0)))["why"] == "Only without b. a is 0.500"
+    assert judged(project, found(Estimate(0.5), Estimate(0)))["why"] == "It holds only without b. a is 0.500"
 
 
 def test_what_is_undecided_says_what_would_decide_it_and_its_cost(project):

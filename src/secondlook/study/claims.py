@@ -132,7 +132,7 @@ def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
         raise Mistake(f"{where} is 'exact', and one of its measures has an interval")
     if rule is None:
         raise Mistake(f"{where} is 'exact', and none of its rules applies: its checks are not complementary")
-    told = [f"Only {rule['condition']}."] if "condition" in rule else []
+    told = [f"It holds only {rule['condition']}."] if "condition" in rule else []
     told.append(fill(rule["why"], summary.measures, where))
     decide = _to_decide(claim, summary, where) if rule["verdict"] == UNDECIDED else None
     told += [f"To decide it takes {decide_text(decide)}."] if decide else []
