@@ -252,7 +252,7 @@ def first_steps(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("first_steps")
 def first_steps_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same as a table, with the range over the seeds."""
+    """The same as a table, with the range over several seeds."""
     found, methods = first_steps(rows), begun(rows, "loss").index.unique("method")
     names = {"Largest loss": "peak", "Last loss": "last", "Norm of θ, first": "first_size", "last": "last_size"}
     return pd.DataFrame(
@@ -264,9 +264,9 @@ def first_steps_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _range(found: Estimate) -> str:
-    """The median, and between which values all lie."""
-    low, high = (number(end) for end in found.ends)
-    return f"{number(found)} ({low} to {high})"
+    """The median and, of several values, between which all lie."""
+    low, high = map(number, found.ends)
+    return number(found) if found.n == 1 else f"{number(found)} ({low} to {high})"
 
 
 @measure()
