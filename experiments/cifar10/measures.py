@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.errors import Mistake
-from secondlook.problems.published import RUNS, TABLE_2, TABLE_8_ACCURACY
+from secondlook.problems.published import REPLICATED, RUNS, TABLE_2, TABLE_8_ACCURACY
 from secondlook.study import comparison
 from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, median, paired, welch_published
@@ -72,6 +72,18 @@ def published(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
     level = comparison.simultaneous(len(family))
     return {name: welch_published(a, b, RUNS, level) for name, (a, b) in family.items()}
+
+
+@measure()
+def replicated(_: pd.DataFrame) -> dict[str, Estimate]:
+    """AdaHessian's published accuracy on ResNet-110 less another's, by schedule, and the largest published deviation. The number
+    of runs is not said, so that there is no interval."""
+    found = {
+        key(schedule, method): Estimate(table["AdaHessian"][0] - table[method][0])
+        for schedule, table in REPLICATED.items()
+        for method in ("SGD", "Adam", "Adam, small decay")
+    }
+    return found | {"deviation": Estimate(max(spread for table in REPLICATED.values() for _, spread in table.values()))}
 
 
 @measure(
