@@ -76,8 +76,8 @@ def published(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def replicated(_: pd.DataFrame) -> dict[str, Estimate]:
-    """AdaHessian's published accuracy on ResNet-110 less another's, by schedule, and the largest published deviation. The number
-    of runs is not said, so that there is no interval."""
+    """AdaHessian's published accuracy on ResNet-110 less another's, by schedule, and the largest published deviation. The
+    number of runs is not said, so that there is no interval."""
     found = {
         key(schedule, method): Estimate(table["AdaHessian"][0] - table[method][0])
         for schedule, table in REPLICATED.items()
