@@ -127,19 +127,22 @@ def _newton_steps(problem, theta, lr: float, params: Conditioning) -> float:
 
 
 @dataclass(frozen=True)
-class Saddle:
+class Walks:
     lr: Positive
     margin: Positive
     radius: Positive
     max_radius: Positive
     max_steps: PositiveInt
     tolerance: Positive
+
+    def steppers(self) -> dict[str, double_well.Stepper]:
+        return steppers(self.lr, self.margin, self.radius, self.max_radius)
+
+
+@dataclass(frozen=True)
+class Saddle(Walks):
     near: Positive
     ring: Positive
-
-
-def _steppers(params) -> dict[str, double_well.Stepper]:
-    return steppers(params.lr, params.margin, params.radius, params.max_radius)
 
 
 @case(Saddle)
@@ -150,7 +153,7 @@ def saddle(params: Saddle, seed: int):
     radii = {"near": params.near * math.sqrt(generator.uniform()), "ring": params.ring}
     for angle, (region, radius) in zip(angles, radii.items(), strict=True):
         start = radius * np.array([math.cos(angle), math.sin(angle)])
-        for method, stepper in _steppers(params).items():
+        for method, stepper in params.steppers().items():
             *before, end = double_well.walk(start, stepper, params.max_steps, params.tolerance)
             stationary = np.linalg.norm(double_well.gradient(end)) < params.tolerance
             convex = np.linalg.eigvalsh(double_well.hessian(end))[0] > 0
@@ -160,13 +163,7 @@ def saddle(params: Saddle, seed: int):
 
 
 @dataclass(frozen=True)
-class Paths:
-    lr: Positive
-    margin: Positive
-    radius: Positive
-    max_radius: Positive
-    max_steps: PositiveInt
-    tolerance: Positive
+class Paths(Walks):
     starts: tuple[tuple[Number, ...], ...]
 
 
@@ -174,7 +171,7 @@ class Paths:
 def paths(params: Paths, seed: int):
     """theta at every step of each method from the given starts."""
     for index, start in enumerate(params.starts):
-        for method, stepper in _steppers(params).items():
+        for method, stepper in params.steppers().items():
             for t, theta in enumerate(double_well.walk(np.array(start), stepper, params.max_steps, params.tolerance)):
                 for metric, number in zip(("theta_1", "theta_2"), theta, strict=True):
                     yield {"method": method, "start": index, "step": t, "metric": metric, "value": number}

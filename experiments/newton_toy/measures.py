@@ -155,24 +155,24 @@ def conditioning(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
-@measure()
-def saddle_share(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of starts from which a method ends at the saddle; the starts are independent draws."""
+def _shares(rows: pd.DataFrame, end: str) -> dict[str, Estimate]:
     return {
-        f"{key}_{region}": statistics.share(arrivals(rows, method, region, "at_saddle").value)
+        f"{key}_{region}": statistics.share(arrivals(rows, method, region, end).value)
         for method, key in METHODS.items()
         for region in REGIONS
     }
+
+
+@measure()
+def saddle_share(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Share of starts from which a method ends at the saddle; the starts are independent draws."""
+    return _shares(rows, "at_saddle")
 
 
 @measure()
 def minimum_share(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of starts from which a method ends at a minimum."""
-    return {
-        f"{key}_{region}": statistics.share(arrivals(rows, method, region, "at_minimum").value)
-        for method, key in METHODS.items()
-        for region in REGIONS
-    }
+    return _shares(rows, "at_minimum")
 
 
 @measure()

@@ -81,6 +81,12 @@ def test_every_declared_dependency_is_in_the_lock():
     assert [name for name in names if not re.search(rf"^{re.escape(name)}==", LOCK, re.MULTILINE)] == []
 
 
+def test_no_file_is_longer_than_four_hundred_lines():
+    files = [path for folder in ("src", "experiments") for path in (ROOT / folder).rglob("*.py")]
+    long = {str(path.relative_to(ROOT)): n for path in files if (n := len(path.read_text().splitlines())) > 400}
+    assert len(files) > 200 and not long
+
+
 @pytest.mark.parametrize(
     "words",
     [["ruff", "check"], ["ruff", "format", "--check"], ["snakefmt", "--check", "Snakefile", "workflow"]],
