@@ -6,8 +6,8 @@
 x and y are tensors with the examples in front, or tuples, lists and mappings of them, as a tokeniser makes. Two pairs are
 always two batches: one batch of two inputs and two targets is written [((a, b), (c, d))].
 
-A data set of single examples goes into a DataLoader. Every pass must meet the same examples. An iterator does not, and is
-refused; a pass of another number of examples than the first is an error. A loader that shuffles and drops the last batch, or
+A data set of single examples goes into a DataLoader. Every pass must meet the same examples. An iterator is refused, because it
+does not; a pass of another number of examples than the first is an error. A loader that shuffles and drops the last batch, or
 augments, makes another loss of every pass: nothing here can tell.
 """
 

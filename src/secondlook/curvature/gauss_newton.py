@@ -9,12 +9,12 @@ S_b = diag(p_b) - p_b p_b^T the Hessian of the cross entropy by the logits: by B
 row has mean 0 and covariance J_b^T S_b J_b, and rows are independent, so in E[g^ * g^] the products of two rows vanish.
 It is never negative, and has nothing of the model's own second derivatives.
 
-Weights: those of the loss itself, whatever scales it: a mean or a sum, a share of a micro-batch, weights of classes, rows that
-are ignored, soft or smoothed labels. The loss's Hessian by row b of the logits is w_b S_b. So with e the unit vector of the
-row's likeliest class, one product H_b e = w_b S_b e gives w_b, and tells whether the loss is of this kind at all.
+The weights are those of the loss itself, whatever scales it: a mean or a sum, a share of a micro-batch, weights of classes,
+rows that are ignored, soft or smoothed labels. The loss's Hessian by row b of the logits is w_b S_b. So with e the unit vector
+of the row's likeliest class, one product H_b e = w_b S_b e gives w_b, and tells whether the loss is of this kind at all.
 
-Cost: one gradient, through the graph of the logits, which is that of the loss: no second forward pass, nothing of the model
-differentiated twice; a product with the Hessian of the loss by the logits.
+Cost: one gradient, and a product with the Hessian of the loss by the logits. The gradient goes through the graph of the logits,
+which the loss has built: there is no second forward pass, and nothing of the model is differentiated twice.
 
 Deviations: the weights; the paper's loss is a mean. Here B counts rows of the logits: every position of a sequence is one.
 """

@@ -1,4 +1,4 @@
-r"""Any estimator, applied to one parameter tensor after the other, so that the curvature between two tensors makes no noise.
+r"""An estimator is applied to one parameter tensor after the other, so that the curvature between two tensors makes no noise.
 
     D_l = method(H_ll),    H_ll = E_l^T H E_l the block of parameter tensor l
 

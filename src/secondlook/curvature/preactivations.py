@@ -18,10 +18,11 @@ Variance:   dense, H_b = S_b, e the entry of output o:  Var[D_oi] = c_k sum_b a_
     signs: z_u^(r) = eps_u (-1)^{popcount(r & u)}. Each is a probe of independent signs; the product of two of its entries has
     mean 0 over all m rows, so c_k is 1/k times the correction of a finite population. With k = m, D is exact.
 
-Cost: with weights as constants the gradient takes two of the three matrix products of a gradient, a product with S two, and D
-one more: 2/3 + k gradients, against 1 + 2k of Hutchinson; convolutions take longer than that count, for their weights' part of
-every example. The objective's `chunk_size` probes are taken at once, always in reverse mode. Memory: the graph of one batch,
-the sums for every probe at once and, for layers with positions, twice the weights of a layer for every example.
+Cost: 2/3 + k gradients, against 1 + 2k of Hutchinson. With weights as constants the gradient takes two of the three matrix
+products of a gradient, a product with S takes two, and D one more. Convolutions take longer than that count, because their
+weights have a part for every example. The objective's `chunk_size` probes are taken at once, always in reverse mode. Memory:
+the graph of one batch, the sums for every probe at once and, for layers with positions, twice the weights of a layer for every
+example.
 
 Sources: Botev, Ritter and Barber (2017), "Practical Gauss-Newton optimisation for deep learning", for the block of a dense
 layer, a a^T (x) S; Martens, Sutskever and Swersky (2012), "Estimating the Hessian by back-propagating curvature", for noise at

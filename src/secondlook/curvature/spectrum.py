@@ -16,8 +16,8 @@ Woodruff (2021), "Hutch++: optimal stochastic trace estimation", algorithm 1.
 
 Cost: one product a step of Lanczos, and 4 m^2 n multiplications to keep m vectors orthogonal; memory m n. A trace takes the
 products that it is given. Deviations: every q is made orthogonal to all before, twice, so that rounding makes no copies of an
-eigenvalue. Where the steps span all that the start can reach, they go on from a new random vector: of a repeated eigenvalue one
-copy is found before that and the others after, so that all of them are certain only after n steps.
+eigenvalue. Where the steps span all that the start can reach, they go on from a new random vector. One copy of a repeated
+eigenvalue is found before that and the others after, so that all of them are certain only after n steps.
 
 The matrix is the Hessian of a loss, in any form that `hessian_of` takes, or another `Operator`, such as a `GaussNewton`. Random
 numbers come from `generator` alone.

@@ -14,6 +14,8 @@ With `decoupled=False` the decay is an L2 penalty, as if (weight_decay / 2) |the
 g_t gains weight_decay theta_{t-1}, and D_t gains weight_decay.
 
 Cost:    a gradient and one Hessian-vector product for each probe, every `every` steps; a gradient in between.
+         The update reads and writes 16 n numbers: 3 for m, 5 for v, 4 for the denominator, 4 for theta. That of a fused Adam,
+         which is one kernel, reads and writes 7 n.
 Memory:  2 n of state (m, v). From `backward` to `step` n for D; n more inside `step`; inside `backward` the graph of the
          gradient, and 2 n for a probe and its product.
 

@@ -60,7 +60,7 @@ def refuse_sparse_and_complex(optimizer: torch.optim.Optimizer, gradients: Itera
 class Checked(torch.optim.Optimizer):
     """An optimiser whose groups hold valid options, or are not added.
 
-    One rule for every closure: it computes and returns the loss, and where it has not differentiated it, `step` does.
+    One rule holds for every closure: it computes and returns the loss. Where it has not differentiated that loss, `step` does.
 
     differentiate   puts into `.grad` and into the optimiser all that its step needs, from the loss and the model's outputs
     price           what one estimate of curvature costs beside the step's gradient, in passes over the batch; a ValueError

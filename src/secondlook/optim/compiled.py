@@ -3,7 +3,9 @@
     g = grad L(theta),    Hz = grad (g^T z),    both traced by torch.compile; the update is the optimiser's own
 
 H z is taken by reverse over reverse inside `torch.func`: `torch.compile` cannot differentiate a compiled backward pass again,
-and forward over reverse costs more here. The steps between two estimates are a graph of their own. Example:
+and forward over reverse costs more here. The steps between two estimates are a graph of their own. The update is in neither
+graph: its numbers change with t, and torch.compile makes a new graph for every number that a foreach function of torch is
+given. Example:
 
     optimizer = AdaHessian(model.parameters(), lr=0.15)
     step = compiled_step(optimizer, model, criterion)

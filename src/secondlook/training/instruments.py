@@ -30,10 +30,10 @@ of b examples with gradients g_i, as in their appendix A.1,
 
 each unbiased, their ratio not.
 
-Cost: a step, that of a point of a `Path`, or of three points in `every` steps; an epoch, one more and T inner products of k
-numbers; a LocalShape, a pass over its data for every loss, M gradients, and the products of Lanczos and Hutch++ and one more.
-Memory: two paths, with 4 n numbers each. On a CPU a point is dear beside a step that does little with each parameter: an SGD
-step of a perceptron 784-256-256-10 on 128 examples, with epochs of 100 steps, took 1.18 times as long with a recorder that
+Cost: a step costs a point of a `Path`, or three points in `every` steps. An epoch costs one point more and T inner products of
+k numbers. A LocalShape takes a pass over its data for every loss, M gradients, and the products of Lanczos and Hutch++ and one
+more. Memory: two paths, with 4 n numbers each. On a CPU a point is dear beside a step that does little with each parameter: an
+SGD step of a perceptron 784-256-256-10 on 128 examples, with epochs of 100 steps, took 1.18 times as long with a recorder that
 looks at every step, and 1.05 times with every=10 (size 1000, medians).
 
 Deviations: none. A step that does not go through `optimizer.step`, as one compiled in another object, is not heard of.

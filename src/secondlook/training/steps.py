@@ -1,8 +1,9 @@
 """One training step of any optimiser, and what its estimates of curvature cost.
 
-A step is a function `step(x, y) -> loss` on one batch: gradient, curvature where it is due, update. The loss is a tensor
-without a graph, taken before the update. `eager_step` makes one; `captured_step` makes one for a GPU, and `optim.compiled_step`
-one that is compiled, which take the same arguments and can stand in its place.
+A step is a function `step(x, y) -> loss` on one batch: it takes the gradient, the curvature where it is due, and the update.
+The loss is a tensor without a graph, taken before the update. `eager_step` makes a step of single operations, `captured_step`
+one that a GPU replays, and `optim.compiled_step` one that is compiled. They take the same arguments and can stand for each
+other.
 """
 
 import math
