@@ -47,11 +47,11 @@ class Project:
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return path
 
     def replace(self, name: str, old: str, new: str) -> None:
-        text = (self.folder / name).read_text()
+        text = (self.folder / name).read_text(encoding="utf-8")
         assert old in text
         self.write(name, text.replace(old, new))
 
@@ -124,7 +124,9 @@ def demo(folder: Path) -> Project:
     project.replace("experiments/demo/config.yaml", "smoke:\n", f"{SLOW_CASE}smoke:\n  slow: {{steps: 2}}\n")
     project.replace("experiments/demo/experiment.py", "from dataclasses", "import time\nfrom dataclasses")
     project.replace("experiments/demo/experiment.py", "import Fraction,", "import Fraction, NonNegative,")
-    project.write("experiments/demo/experiment.py", (folder / "experiments/demo/experiment.py").read_text() + SLOW)
+    project.write(
+        "experiments/demo/experiment.py", (folder / "experiments/demo/experiment.py").read_text(encoding="utf-8") + SLOW
+    )
     project.write("report/paper.md", PAPER)
     project.write("report/tuned.yaml", TUNED)
     project.write("report/found.md", 'claim X1: << claim("X1").verdict >>\n')

@@ -3,11 +3,12 @@ image folders and archives in test_images, checkpoints in test_training, records
 """
 
 import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python
 
 from experiments.faults.experiment import outcome_rows
 from experiments.faults.measures import answered, fault_table, worst
@@ -19,9 +20,11 @@ from secondlook.study import files
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The project to be harmed."""
-    with Commands() as started:
-        yield Project.build(tmp_path_factory.mktemp("faults") / "whole", ROOT, started)
+    """The project to be harmed, and its commands in forks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", python())
+        with Commands() as started:
+            yield Project.build(tmp_path_factory.mktemp("faults") / "whole", ROOT, started)
 
 
 @pytest.mark.parametrize("case, name", [(case, name) for case in FAULTS for name in FAULTS[case]])

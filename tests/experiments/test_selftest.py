@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import HANG, ROOT, python
 
 from experiments.throughput import selftest
 from experiments.throughput.selftest import SCALES, captured, convolution, parts, supervised, turns, verdict
@@ -38,10 +38,10 @@ def gpu(monkeypatch):
 def done(tmp_path_factory) -> dict:
     """The verdict on this machine's CPU, by the command that a lease gives."""
     out = tmp_path_factory.mktemp("selftest") / "verdict.json"
-    words = ["--device", "cpu", "--scale", "smoke", "--seconds", "400", "--out", str(out)]
+    words = ["--device", "cpu", "--scale", "smoke", "--seconds", str(HANG), "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", selftest.MODULE, *words]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    command = [python(), "-m", selftest.MODULE, *words]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=HANG)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return json.loads(out.read_bytes())
 
@@ -206,7 +206,7 @@ for name in [word for word in sys.argv[1:] if word != "--part"]:
 
 
 def said(code: str, names: list[str]) -> dict[str, bool]:
-    found = list(supervised([sys.executable, "-c", code], names, time.monotonic() + 300))
+    found = list(supervised([sys.executable, "-c", code], names, time.monotonic() + HANG))
     assert [one["part"] for one in found] == names
     return {one["part"]: one["ok"] for one in found}
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import HANG, ROOT
 from test_resnet import Operations, product_of, seeded
 from torch.nn.functional import cross_entropy
 
@@ -132,7 +132,7 @@ def computed() -> dict:
 def said() -> dict:
     pytest.importorskip("triton", reason="Triton, which torch brings where it is built for CUDA, is not installed")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

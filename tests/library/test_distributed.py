@@ -10,7 +10,7 @@ import distributed_worker as worker
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import HANG
+from conftest import HANG, python
 from distributed_worker import DRAWS, LENGTHS, NAMES, SHORT, X, Y, flat, halves, kept, make, network, train
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -34,7 +34,7 @@ def killed(folder):
     for name in ("new", "killed"):
         (folder / name).mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", worker.__file__]
+    command = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", worker.__file__]
     done = subprocess.run([*command, folder / "killed"], env=environment, capture_output=True, text=True, timeout=HANG)
     assert torch.load(folder / "killed" / "checkpoint.pt")[1]["state"][0]["step"] == 10, done.stderr
     return done
@@ -43,7 +43,8 @@ def killed(folder):
 @pytest.fixture(scope="module")
 def ranks(folder, killed):
     """What each of four ranks found; the first two of them formed a group too."""
-    torch.multiprocessing.spawn(worker.work, (folder,), nprocs=4)
+    torch.multiprocessing.set_forkserver_preload(["torch._dynamo", "distributed_worker"])  # imported once, not by each rank
+    torch.multiprocessing.start_processes(worker.work, (folder,), nprocs=4, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(4)]
 
 

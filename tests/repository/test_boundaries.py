@@ -28,7 +28,7 @@ def names(parts):
 @names(modules("."))
 def test_the_package_knows_no_workflow_engine(path):
     assert "snakemake" not in outside_imports(path, ROOT)
-    assert "import snakemake" not in path.read_text()
+    assert "import snakemake" not in path.read_text(encoding="utf-8")
 
 
 @names([*modules("reporting"), *(e.folder / f"{part}.py" for e in EXPERIMENTS for part in ("figures", "measures"))])
@@ -78,7 +78,7 @@ def reaches(source: str) -> list[str]:
 
 @names([*modules("."), *sorted(path for e in EXPERIMENTS for path in e.folder.rglob("*.py"))])
 def test_no_private_attribute_is_reached_across_modules(path):
-    assert not reaches(path.read_text())
+    assert not reaches(path.read_text(encoding="utf-8"))
 
 
 def test_a_reach_is_seen():

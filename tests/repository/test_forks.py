@@ -20,6 +20,18 @@ MODULES = {
     "fails": "raise SystemExit('why')",
     "ends": "print('not flushed', end='')",
     "killed": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    "starts": """
+import multiprocessing, os, subprocess, sys
+
+def square(x):
+    return x * x, os.environ["SAID"]
+
+if __name__ == "__main__":
+    for method in ("spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            print(pool.map(square, [3, 4]))
+    print(subprocess.run([sys.executable, "-m", "fails"], capture_output=True).stderr)
+""",
     "stays": "import os, time\nprint(os.getpid(), flush=True)\nwhile True: time.sleep(60)",
 }
 
@@ -40,7 +52,10 @@ def modules(tmp_path):
         ["-m", "killed"],
         ["-m", "secondlook", "run", "demo"],
         ["-m", "secondlook", "list", "--help"],
-        ["-c", "import sys; sys.exit(2)"],
+        ["-m", "starts"],
+        ["starts.py"],
+        ["-c", "import sys; print(sys.argv); sys.exit(2)", "a"],
+        ["-W", "error", "-c", "import warnings; warnings.warn('ends it')"],
     ],
 )
 def test_it_says_and_ends_what_a_process_of_its_own_would(modules, words):

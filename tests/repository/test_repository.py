@@ -14,8 +14,8 @@ import secondlook
 from secondlook.reporting import style
 from secondlook.study.experiment import experiments
 
-LOCK = (ROOT / "requirements.lock").read_text()
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def test_the_lock_pins_every_version_and_names_no_address():
@@ -28,23 +28,25 @@ def test_torch_and_torchvision_are_the_pair_that_imports():
 
 
 def test_conda_installs_the_same_lock():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert environment["dependencies"][-1] == {"pip": ["--requirement requirements.lock", "--editable ."]}
 
 
 def test_one_version_stands_in_the_package_and_the_citation_and_a_release_in_the_changelog():
     assert "version" in PYPROJECT["project"]["dynamic"] and "version" not in PYPROJECT["project"]
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "secondlook.__version__"}
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == secondlook.__version__
-    headings = re.findall(r"^## \[(.+)\](?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    headings = re.findall(
+        r"^## \[(.+)\](?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert headings[0] == ("Unreleased", "")
     released = dict(headings[1:]).get(secondlook.__version__)
     assert str(citation.get("date-released")) == str(released)
 
 
 def test_the_changelog_sorts_changes_by_their_kind():
-    text = (ROOT / "CHANGELOG.md").read_text()
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert text.count("\n## ") == len(re.findall(r"^## \[", text, re.MULTILINE)) >= 1
     kinds = re.findall(r"^### (.*)$", text.partition("\n## ")[2].partition("\n## ")[0], re.MULTILINE)
     assert kinds == [kind for kind in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security") if kind in kinds]
@@ -95,28 +97,32 @@ def test_an_experiment_is_a_folder_with_all_its_parts():
     for experiment in experiments(ROOT):
         for name in ("config.yaml", "experiment.py", "measures.py", "figures.py", "claims.yaml", "section.md"):
             assert (experiment.folder / name).is_file(), f"{experiment.name} lacks {name}"
-        shown = re.findall(rf"\(figures/{experiment.name}/(\w+)\.pdf\)", (experiment.folder / "section.md").read_text())
+        shown = re.findall(
+            rf"\(figures/{experiment.name}/(\w+)\.pdf\)", (experiment.folder / "section.md").read_text(encoding="utf-8")
+        )
         assert set(shown) <= set(experiment.figures)
 
 
 def test_every_number_of_a_config_has_its_reason_beside_it():
     for experiment in experiments(ROOT):
-        for line in (experiment.folder / "config.yaml").read_text().splitlines():
+        for line in (experiment.folder / "config.yaml").read_text(encoding="utf-8").splitlines():
             if re.match(r"\s+\w+: [\[\d.-]", line) and "smoke" not in line:
                 assert "#" in line or line in _smoke(experiment), f"{experiment.name}: {line.strip()}"
 
 
 def _smoke(experiment) -> str:
-    return (experiment.folder / "config.yaml").read_text().partition("\nsmoke:")[2]
+    return (experiment.folder / "config.yaml").read_text(encoding="utf-8").partition("\nsmoke:")[2]
 
 
 def test_the_scope_table_has_every_experiment_and_one_of_four_words_a_line():
-    text = (ROOT / "report" / "supplement.md").read_text()
+    text = (ROOT / "report" / "supplement.md").read_text(encoding="utf-8")
     found = text[text.index("| Named in a document") : text.index("{#tbl:systems}")]
     lines = [line.split(" | ") for line in found.splitlines()[2:] if line.startswith("| ") and "**" not in line]
     words = {"reproduced", "proxy", "quoted", "out of scope"}
     assert len(lines) > 30 and all(word in words or "unrecorded else" in word for _, word, *_ in lines)
-    labels = {re.search(r"\{#sec:([\w-]+)", (e.folder / "section.md").read_text())[1] for e in experiments(ROOT)}
+    labels = {
+        re.search(r"\{#sec:([\w-]+)", (e.folder / "section.md").read_text(encoding="utf-8"))[1] for e in experiments(ROOT)
+    }
     assert labels == set(re.findall(r'see\("([\w-]+)"\)', found))
 
 
@@ -132,7 +138,7 @@ def test_one_colour_a_method():
     colours = [colour for method, colour in style.COLOUR.items() if method not in of_one]
     assert len(set(colours)) == len(colours)
     for experiment in experiments(ROOT):
-        figures = (experiment.folder / "figures.py").read_text()
+        figures = (experiment.folder / "figures.py").read_text(encoding="utf-8")
         assert not re.search(r'"([\w ,+-]+)": style\.COLOUR\["(?!\1")', figures), experiment.name
 
 
@@ -142,10 +148,10 @@ def test_nothing_names_this_machine():
     for name in filter(None, files.split("\0")):
         path = ROOT / name
         if path.is_file() and path.suffix not in {".gif", ".png", ".svg"}:
-            assert not re.search(r"(?<![\w.])/(home|root|Users)/\w", path.read_text()), name
+            assert not re.search(r"(?<![\w.])/(home|root|Users)/\w", path.read_text(encoding="utf-8")), name
 
 
-PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
 def regression() -> dict:

@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from conftest import IGNORED, ROOT, Project
+from conftest import HANG, IGNORED, ROOT, Project
 
 from secondlook.errors import Mistake
 from secondlook.study import leased
@@ -82,7 +82,7 @@ def project(tmp_path) -> Project:
 
 def lease(project: Project, *words: str, status: int = 0) -> str:
     done = project.secondlook(
-        "lease", "--budget", "500", "--device", "cpu", "--out", "out", "--commit", COMMIT, *words, check=False
+        "lease", "--budget", str(HANG), "--device", "cpu", "--out", "out", "--commit", COMMIT, *words, check=False
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -190,7 +190,7 @@ def test_at_the_deadline_a_cell_is_kept_where_it_is_and_the_next_call_goes_on(pr
     said = []
     assert list(complete_of(project, said.append)) == []
     assert said == [f"cifar10/quick_rates is not whole: {CELLS - finished} cells are missing, of seeds {seeds(ledger)}"]
-    assert leased.main(terms(project, 2, deadline=time.monotonic() + 1000)) == 0
+    assert leased.main(terms(project, 2, deadline=time.monotonic() + HANG)) == 0
     ((_, table, record),) = complete_of(project, said.append)
     assert record["parts"] >= 2
     check(table, whole)

@@ -185,11 +185,11 @@ def project(tmp_path, drawing):
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     experiment = Experiment(tmp_path, "toy")
     record = provenance(experiment, experiment.setting("only"), 1.25, commit="0123456789abcdef") | {"rows": 1640}
     (results / "raw" / "toy").mkdir(parents=True)
-    (results / "raw" / "toy" / "only.json").write_text(to_json(record))
+    (results / "raw" / "toy" / "only.json").write_text(to_json(record), encoding="utf-8")
     (results / "figures" / "toy").mkdir(parents=True)
     for ending, data in drawing.items():
         (results / "figures" / "toy" / f"line.{ending}").write_bytes(data)
@@ -214,7 +214,7 @@ def change(path: Path, old: str, new: str) -> None:
 def test_the_supplement_is_complete(project):
     *_, pdf, html, tex = build(project)
     assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 10_000
-    html, tex = html.read_text(), tex.read_text()
+    html, tex = html.read_text(encoding="utf-8"), tex.read_text(encoding="utf-8")
     text = plain(html)
     assert "The loss is 2.60×10−7 after 0.125 [0.120, 0.130], claim A1 is not reproduced [1]." in text
     assert "See Figure S1, Table S1 and Equation S1, Section S2.1 and Provenance." in text
@@ -231,17 +231,21 @@ def test_the_supplement_is_complete(project):
 
 def test_the_paper_leads_to_its_supplement(project):
     _, html, tex, *_ = build(project)
-    assert "A1 is not reproduced, one of one, at 0.125 [0.120, 0.130]: S2 and Figure 1. It is above." in plain(html.read_text())
-    assert 'href="supplement.html#claim:A1"' in html.read_text() and 'href="supplement.html#sec:toy"' in html.read_text()
-    assert r"\href{supplement.pdf}{A1}" in tex.read_text()
+    assert "A1 is not reproduced, one of one, at 0.125 [0.120, 0.130]: S2 and Figure 1. It is above." in plain(
+        html.read_text(encoding="utf-8")
+    )
+    assert 'href="supplement.html#claim:A1"' in html.read_text(
+        encoding="utf-8"
+    ) and 'href="supplement.html#sec:toy"' in html.read_text(encoding="utf-8")
+    assert r"\href{supplement.pdf}{A1}" in tex.read_text(encoding="utf-8")
 
 
 def test_a_table_lies_beside_the_supplement(project):
-    html = build(project)[4].read_text()
+    html = build(project)[4].read_text(encoding="utf-8")
     assert 'href="tables/toy-losses.csv"' in html
-    assert (
-        project / "results/report/tables/toy-losses.csv"
-    ).read_text() == "epoch,loss,note\n0,0.125,start\n40,2.6e-07,*end*\n"
+    assert (project / "results/report/tables/toy-losses.csv").read_text(
+        encoding="utf-8"
+    ) == "epoch,loss,note\n0,0.125,start\n40,2.6e-07,*end*\n"
 
 
 def test_a_paper_has_no_more_pages_than_it_says(project):
@@ -254,9 +258,9 @@ def test_a_paper_has_no_more_pages_than_it_says(project):
 
 def test_the_html_pages_need_no_other_file_but_one_another(project):
     _, html, _, _, supplement, _ = build(project)
-    labels = {page.name: set(re.findall(r'id="([^"]*)"', page.read_text())) for page in (html, supplement)}
+    labels = {page.name: set(re.findall(r'id="([^"]*)"', page.read_text(encoding="utf-8"))) for page in (html, supplement)}
     for page in (html, supplement):
-        targets = re.findall(r'(?:src|href)="([^"]*)"', page.read_text())
+        targets = re.findall(r'(?:src|href)="([^"]*)"', page.read_text(encoding="utf-8"))
         for document, place in (target.split("#") for target in targets if not target.startswith(("data:", "tables/"))):
             assert place in labels[document or page.name]
 
@@ -273,7 +277,7 @@ def test_latexmk_builds_the_folder(project, tmp_path_factory):
     done = subprocess.run(["latexmk", "-pdf", "-interaction=nonstopmode"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
     for name in ("report", "supplement"):
-        assert not re.search(r"undefined|multiply defined", (folder / f"{name}.log").read_text())
+        assert not re.search(r"undefined|multiply defined", (folder / f"{name}.log").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -308,7 +312,7 @@ def test_what_is_missing_is_named(project, name, verb):
 
 @pytest.mark.parametrize("name", ["claims.json", "summary/toy.json", "raw/toy/only.json"])
 def test_what_is_damaged_is_named(project, name):
-    (project / "results" / name).write_text("[1]")
+    (project / "results" / name).write_text("[1]", encoding="utf-8")
     with pytest.raises(Mistake, match=rf"{name} is damaged: make it again"):
         build(project)
 
@@ -320,12 +324,14 @@ def test_two_sections_may_use_the_same_labels(project):
     for name in ("raw", "figures"):
         shutil.copytree(project / "results" / name / "toy", project / "results" / name / "twin")
     shutil.copy(project / "results" / "summary" / "toy.json", project / "results" / "summary" / "twin.json")
-    (project / "results" / "claims.json").write_text(to_json([CLAIM, CLAIM | {"id": "B1", "experiment": "twin"}]))
+    (project / "results" / "claims.json").write_text(
+        to_json([CLAIM, CLAIM | {"id": "B1", "experiment": "twin"}]), encoding="utf-8"
+    )
     with pytest.raises(Mistake, match=r"the label 'sec:toy' of .*twin/section\.md is also in .*toy/section\.md"):
         build(project)
     for old, new in {"sec:toy": "sec:twin", "sec:detail": "sec:more", "figures/toy": "figures/twin"}.items():
         change(copy / "section.md", old, new)
-    text = plain(build(project)[4].read_text())
+    text = plain(build(project)[4].read_text(encoding="utf-8"))
     assert "See Figure S1, Table S1 and Equation S1, Section S2.1 and Provenance." in text
     assert "See Figure S2, Table S2 and Equation S2, Section S3.1 and Provenance." in text
 
@@ -343,8 +349,8 @@ def test_a_fault_of_typst_is_one_line(project):
 
 
 def test_changed_sources_are_flagged(project):
-    (project / "experiments" / "toy" / "experiment.py").write_text("changed = True\n")
-    assert "toy/only†" in build(project)[4].read_text()
+    (project / "experiments" / "toy" / "experiment.py").write_text("changed = True\n", encoding="utf-8")
+    assert "toy/only†" in build(project)[4].read_text(encoding="utf-8")
 
 
 def test_tables_wrap_their_longest_columns_only():
@@ -358,12 +364,14 @@ def test_tables_wrap_their_longest_columns_only():
 def test_the_references_of_the_real_paper_resolve():
     sections = sorted(ROOT.glob("experiments/*/section.md"))
     for document in ([ROOT / "report" / "paper.md"], [ROOT / "report" / "supplement.md", *sections]):
-        paper.check_references({path: path.read_text() for path in document}, ROOT / "report" / "references.bib")
+        paper.check_references(
+            {path: path.read_text(encoding="utf-8") for path in document}, ROOT / "report" / "references.bib"
+        )
 
 
 def test_what_the_real_paper_finds_comes_from_results():
     """Summary, findings and advice hold no decimal and no percentage that somebody typed."""
-    text = (ROOT / "report" / "paper.md").read_text()
+    text = (ROOT / "report" / "paper.md").read_text(encoding="utf-8")
     told = text[text.index("**Scope.**") : text.index("# Methods")]
     typed = re.sub(r"<<.*?>>|<%.*?%>|\$.*?\$|\[@.*?\]", "", told, flags=re.DOTALL)
     assert not re.findall(r"\d+\.\d+|\d+ ?%", typed)
@@ -388,20 +396,20 @@ def shown(project):
         "report/verdicts.md": "# Verdicts\n\n<< verdicts >>",
         "results/figures/verdicts.svg": "<svg/>",
     }.items():
-        (project / name).write_text(text)
+        (project / name).write_text(text, encoding="utf-8")
     return project
 
 
 def test_the_readme_is_renewed(shown):
     path = shown / "README.md"
     assert readme.update(Results(shown)) == f"{path}: 1 verdicts"
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert "A loss of 0.125 [0.120, 0.130]: [A1](VERDICTS.md#claim:A1).\n" in text and "old" not in text
     assert text.startswith("# Title") and text.endswith("The end.\n")
-    assert '<a id="claim:A1"></a>A1 | A loss of 0.1' in (shown / "VERDICTS.md").read_text()
-    assert (shown / "report" / "readme" / "verdicts.svg").read_text() == "<svg/>"
+    assert '<a id="claim:A1"></a>A1 | A loss of 0.1' in (shown / "VERDICTS.md").read_text(encoding="utf-8")
+    assert (shown / "report" / "readme" / "verdicts.svg").read_text(encoding="utf-8") == "<svg/>"
     readme.update(Results(shown))
-    assert path.read_text() == text
+    assert path.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize(
@@ -415,10 +423,10 @@ def test_the_readme_is_renewed(shown):
 )
 def test_what_a_readme_must_hold(shown, name, old, new, message):
     change(shown / name, old, new)
-    before = (shown / "README.md").read_text()
+    before = (shown / "README.md").read_text(encoding="utf-8")
     with pytest.raises(Mistake, match=message):
         readme.update(Results(shown))
-    assert (shown / "README.md").read_text() == before and not (shown / "VERDICTS.md").exists()
+    assert (shown / "README.md").read_text(encoding="utf-8") == before and not (shown / "VERDICTS.md").exists()
 
 
 def test_a_readme_without_its_picture_is_not_renewed(shown):
@@ -460,9 +468,9 @@ def test_the_page_to_explore_holds_every_claim_with_its_evidence(project):
         CLAIM | {"figure": "toy/line"},
         CLAIM | {"id": "F1", "kind": "promise", "question": "", "source": "this study, </script>"},
     ]
-    (project / "results" / "claims.json").write_text(to_json(claims))
+    (project / "results" / "claims.json").write_text(to_json(claims), encoding="utf-8")
     build(project)
-    page = Page((project / "results" / "report" / "index.html").read_text())
+    page = Page((project / "results" / "report" / "index.html").read_text(encoding="utf-8"))
     assert set(page.targets) == {"report.html", "supplement.html"}  # it needs no other file, only leads to them
     assert [(found["id"], found["data-verdict"], found["data-kind"]) for found in page.given] == [
         ("A1", "not reproduced", "a document"),

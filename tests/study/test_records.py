@@ -46,10 +46,13 @@ def test_numbers_survive_the_file_to_the_last_bit(project, tmp_path):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda path: path.write_text(path.read_text().replace("loss,1", "loss,2", 1)), "does not match its record"),
+        (
+            lambda path: path.write_text(path.read_text(encoding="utf-8").replace("loss,1", "loss,2", 1), encoding="utf-8"),
+            "does not match its record",
+        ),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "does not match its record"),
-        (lambda path: tables.beside(path).write_text('{"sha256": '), "is damaged: it is not valid JSON"),
-        (lambda path: tables.beside(path).write_text("[]"), "does not match its record"),
+        (lambda path: tables.beside(path).write_text('{"sha256": ', encoding="utf-8"), "is damaged: it is not valid JSON"),
+        (lambda path: tables.beside(path).write_text("[]", encoding="utf-8"), "does not match its record"),
         (lambda path: tables.beside(path).unlink(), "cannot read .*decay.json: No such file"),
         (lambda path: path.unlink(), "cannot read .*decay.csv: No such file"),
     ],
@@ -82,7 +85,7 @@ def test_the_second_writer_stops_and_names_the_first(project):
         lock = project.folder / "results/raw/demo/.slow.csv.lock"
         wait = threading.Event()
         for _ in range(300):
-            if lock.exists() and lock.read_text():
+            if lock.exists() and lock.read_text(encoding="utf-8"):
                 break
             wait.wait(0.1)
         line = project.mistake("run", "demo", "--case", "slow")
@@ -106,10 +109,10 @@ def _limited(path, size: int) -> subprocess.CompletedProcess:
 
 def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path):
     path = tmp_path / "table.csv"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     done = _limited(path, 10_000)
     assert done.returncode == 1 and done.stderr == f"cannot write {path}: File too large\n"
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_is_one_line(tmp_path):
@@ -119,10 +122,10 @@ def test_a_full_disk_is_one_line(tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("mounting a small disk needs rights that this user lacks; the file-size limit above is tested")
     try:
-        (disk / "table.csv").write_text("old")
+        (disk / "table.csv").write_text("old", encoding="utf-8")
         with pytest.raises(Mistake, match=r"cannot write .*table.csv: No space left on device"):
             files.write(disk / "table.csv", "x" * 100_000)
-        assert (disk / "table.csv").read_text() == "old" and len(list(disk.iterdir())) == 1
+        assert (disk / "table.csv").read_text(encoding="utf-8") == "old" and len(list(disk.iterdir())) == 1
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -145,14 +148,14 @@ def made_at(folder) -> tuple:
 
 @pytest.mark.parametrize("ignored", ["inner/\n", ""], ids=["ignored", "not ignored"])
 def test_a_copy_inside_another_repository_is_of_no_commit(tmp_path, ignored):
-    (tmp_path / ".gitignore").write_text(ignored)
+    (tmp_path / ".gitignore").write_text(ignored, encoding="utf-8")
     _commit(tmp_path)
     (tmp_path / "inner").mkdir()
     assert made_at(demo(tmp_path / "inner").folder) == (None, None)
 
 
 def test_a_commit_is_of_the_project_that_it_holds(project, monkeypatch, tmp_path_factory):
-    (project.folder / ".gitignore").write_text("results/\n__pycache__/\n")
+    (project.folder / ".gitignore").write_text("results/\n__pycache__/\n", encoding="utf-8")
     _commit(project.folder)
     commit, dirty = made_at(project.folder)
     assert len(commit) == 40 and dirty is False
@@ -174,7 +177,7 @@ RECORDED = "results/recorded/demo/decay.csv"
 @pytest.fixture
 def recorded(project):
     """A project with a result of committed code on record."""
-    (project.folder / ".gitignore").write_text("results/\n__pycache__/\n")
+    (project.folder / ".gitignore").write_text("results/\n__pycache__/\n", encoding="utf-8")
     _commit(project.folder)
     project.secondlook("run", "demo", "--case", "decay")
     project.secondlook("record", RAW)
@@ -259,7 +262,7 @@ def test_the_peak_of_memory_is_a_process_own():
     done = subprocess.run([sys.executable, "-c", held], capture_output=True, text=True, check=True)
     first, own = map(float, done.stdout.split())
     assert first > 256 and own > 0
-    if memory.STATUS.exists() and "VmHWM" in memory.STATUS.read_text():
+    if memory.STATUS.exists() and "VmHWM" in memory.STATUS.read_text(encoding="utf-8"):
         assert own < 128
 
 
@@ -271,5 +274,5 @@ def test_uncommitted_code_is_not_recorded(project, options):
 
 def test_a_machine_without_history_is_told_the_commit(project):
     project.secondlook("run", "demo", "--case", "decay", "--commit", "0123456789")
-    assert json.loads((project.folder / RAW).with_suffix(".json").read_text())["commit"] == "0123456789"
+    assert json.loads((project.folder / RAW).with_suffix(".json").read_text(encoding="utf-8"))["commit"] == "0123456789"
     project.secondlook("record", RAW)

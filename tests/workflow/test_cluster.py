@@ -54,7 +54,7 @@ def test_an_engine_runs_all_of_it_and_then_nothing_is_left_to_do(template, engin
     project, said = template
     for name in ("claims.json", "figures/demo/losses.svg", "report/report.pdf", "report/latex/report.tex"):
         assert (project.folder / "results" / name).stat().st_size > 0
-    assert "X1 | Each step" in (project.folder / "VERDICTS.md").read_text()
+    assert "X1 | Each step" in (project.folder / "VERDICTS.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^rule (\w+):", said, re.MULTILINE)) == {"run_stage", "figures_demo", "paper"}
     assert set(re.findall(r"^localrule (\w+):", said, re.MULTILINE)) == {"summarise", "judge", "readme", "all"}
     assert len(re.findall("Submitted job|has been submitted with SLURM jobid", said)) == 4
@@ -92,7 +92,7 @@ def test_a_node_without_a_gpu_refuses_the_stage_that_needs_one(with_gpu, engine)
 @pytest.mark.parametrize("engine", ["script"], indirect=True)
 def test_what_a_job_asks_for(with_gpu, engine):
     """Cores, MiB, minutes and GPUs: of jobs as submitted above, and of those that only a dry run may start here."""
-    submitted = set((with_gpu.folder / "submitted").read_text().splitlines())
+    submitted = set((with_gpu.folder / "submitted").read_text(encoding="utf-8").splitlines())
     assert submitted == {"run_stage 1 4000 30 0", "figures_demo 1 4000 15 0", "paper 1 4000 15 0"}
     config = ["--config", "recorded=[demo/decay]", "recompute=[demo/decay,demo/slow]"]
     planned = with_gpu.snakemake("--dry-run", "--forcerun", "run_stage", *PROFILE, *config).stdout

@@ -38,7 +38,7 @@ def test_the_smoke_scale_workflow_builds_everything(smoke):
     results = smoke.folder / "results" / "smoke"
     for name in ("report", "supplement"):
         assert (results / f"report/{name}.pdf").read_bytes().startswith(b"%PDF")
-    claims = json.loads((results / "claims.json").read_text())
+    claims = json.loads((results / "claims.json").read_text(encoding="utf-8"))
     assert {"A1", "A6", "B1", "B3"} <= {claim["id"] for claim in claims}
     fields = {"id", "kind", "evidence", "statement", "source", "stated", "band", "measured", "verdict", "why", "figure"}
     assert all(fields <= claim.keys() for claim in claims)
@@ -83,6 +83,8 @@ def test_the_table_of_verdicts_is_that_of_recorded_results(tmp_path):
     names = [(experiment.name, case) for experiment in read for case in experiment.cases]
     commands = [["import", name, "--case", case] for name, case in names if f"{name}/{case}" in recorded]
     secondlook(project, [*commands, *(["summarise", experiment.name] for experiment in read), ["claims"]])
-    _, _, *lines = markdown_table(json.loads((tmp_path / "results/claims.json").read_text())).strip().splitlines()
-    missing = [line for line in lines if line not in (ROOT / "VERDICTS.md").read_text()]
+    _, _, *lines = (
+        markdown_table(json.loads((tmp_path / "results/claims.json").read_text(encoding="utf-8"))).strip().splitlines()
+    )
+    missing = [line for line in lines if line not in (ROOT / "VERDICTS.md").read_text(encoding="utf-8")]
     assert len(lines) > 10 and not missing, "VERDICTS.md is not today's: run `make`, which writes it"

@@ -61,8 +61,8 @@ JUDGED = {"summarise demo", "judge", "paper", "readme", "all"}
 def test_everything_is_built_and_then_nothing_is_left_to_do(built):
     for name in ("claims.json", "summary/demo.json", "figures/demo/losses.svg", "report/report.pdf", "report/supplement.pdf"):
         assert (built.folder / "results" / name).stat().st_size > 0
-    assert "claim X1: reproduced" in (built.folder / "README.md").read_text()
-    assert "X1 | Each step" in (built.folder / "VERDICTS.md").read_text()
+    assert "claim X1: reproduced" in (built.folder / "README.md").read_text(encoding="utf-8")
+    assert "X1 | Each step" in (built.folder / "VERDICTS.md").read_text(encoding="utf-8")
     assert "Nothing to be done" in built.snakemake().stderr
 
 
@@ -108,7 +108,7 @@ def test_a_bad_configuration_is_one_line(project, config, line):
 
 def test_a_hand_edited_result_stops_the_workflow_with_its_line(built):
     table = built.folder / "results/raw/demo/decay.csv"
-    table.write_text(table.read_text().replace("loss,1", "loss,2", 1))
+    table.write_text(table.read_text(encoding="utf-8").replace("loss,1", "loss,2", 1), encoding="utf-8")
     done = built.snakemake(check=False)
     assert done.returncode != 0 and "secondlook: results/raw/demo/decay.csv does not match its record" in done.stderr
     table.unlink()
@@ -128,10 +128,10 @@ def test_a_recorded_stage_is_read_and_not_computed(built):
     assert {"run_stage demo/slow"} <= planned(built, "--config", "recompute=all")
     done = built.snakemake(check=False)  # made by code that is in no commit
     assert done.returncode != 0 and "was made by code that no commit holds" in done.stderr
-    record = json.loads((recorded / "slow.json").read_text())
-    (recorded / "slow.json").write_text(json.dumps({**record, "commit": "0" * 40, "dirty": False}))
+    record = json.loads((recorded / "slow.json").read_text(encoding="utf-8"))
+    (recorded / "slow.json").write_text(json.dumps({**record, "commit": "0" * 40, "dirty": False}), encoding="utf-8")
     built.snakemake()
-    assert json.loads((built.folder / "results/raw/demo/slow.json").read_text())["recorded"] is True
+    assert json.loads((built.folder / "results/raw/demo/slow.json").read_text(encoding="utf-8"))["recorded"] is True
 
 
 GPU_CLAIM = """
@@ -180,7 +180,7 @@ def with_gpu(built):
     built.replace("experiments/demo/experiment.py", "@case(Decay)", '@case(Decay, "decay", "gpu")')
     parts = {"claims.yaml": GPU_CLAIM, "measures.py": GPU_MEASURE, "figures.py": GPU_FIGURE, "section.md": GPU_SECTION}
     for part, text in parts.items():
-        built.write(f"experiments/demo/{part}", (built.folder / "experiments/demo" / part).read_text() + text)
+        built.write(f"experiments/demo/{part}", (built.folder / "experiments/demo" / part).read_text(encoding="utf-8") + text)
     return built
 
 
@@ -200,11 +200,11 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
     assert "run_stage demo/gpu" in planned(with_gpu, "--config", "recompute=demo/gpu")
     with_gpu.snakemake()
     results = with_gpu.folder / "results"
-    known, missing = json.loads((results / "claims.json").read_text())
+    known, missing = json.loads((results / "claims.json").read_text(encoding="utf-8"))
     assert known["verdict"] == "reproduced"
     assert (missing["verdict"], missing["evidence"], missing["measured"]) == ("not run", "not run", [])
     assert missing["why"] == "Needs stage demo/gpu (device cuda), which has not been recorded." and missing["figure"] is None
-    assert "What happens on a GPU is not recorded." in (results / "report/supplement.html").read_text()
+    assert "What happens on a GPU is not recorded." in (results / "report/supplement.html").read_text(encoding="utf-8")
     assert not list(results.glob("figures/demo/gpu_losses.*"))
     assert "Nothing to be done" in with_gpu.snakemake().stderr
     line = with_gpu.mistake("figure", "demo", "gpu_losses")
@@ -219,8 +219,8 @@ def test_a_stage_without_a_record_is_left_out_until_there_is_one(with_gpu):
     with_gpu.replace("config/config.yaml", "recorded: []", "recorded: [demo/gpu]")
     assert planned(with_gpu) == {"import_demo"} | DRAWN | JUDGED
     with_gpu.snakemake()
-    assert json.loads((results / "claims.json").read_text())[1]["verdict"] == "reproduced"
-    assert "On a GPU it ends at" in (results / "report/supplement.html").read_text()
+    assert json.loads((results / "claims.json").read_text(encoding="utf-8"))[1]["verdict"] == "reproduced"
+    assert "On a GPU it ends at" in (results / "report/supplement.html").read_text(encoding="utf-8")
     assert (results / "figures/demo/gpu_losses.pdf").exists()
 
     for kind in ("csv", "json"):
@@ -235,7 +235,7 @@ def test_smoke_scale_runs_every_stage_on_the_cpu(with_gpu):
 
 def test_snakemakes_own_report_has_captions(built):
     built.snakemake("--report", "report.html")
-    text = (built.folder / "report.html").read_text()
+    text = (built.folder / "report.html").read_text(encoding="utf-8")
     assert "Gradient descent on a parabola" in text and "Shows: the loss of every seed." in text
 
 
