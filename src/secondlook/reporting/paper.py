@@ -63,9 +63,9 @@ def build(results: Results) -> list[Path]:
     folder = results.document("report")[2].parent
     write(folder / "references.bib", read(source / "references.bib"))
     write(folder / "latexmkrc", "$pdf_mode = 1;\n@default_files = ('report.tex', 'supplement.tex');\n")
-    for path in sorted(set().union(*map(figures, texts.values()))):
-        if path.endswith(".pdf"):
-            write(folder / path, read(results.folder / path))
+    for drawn in sorted(set().union(*map(figures, texts.values()))):
+        if drawn.endswith(".pdf"):
+            write(folder / drawn, read(results.folder / drawn))
     results.tables.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.items():
         write(results.tables / name, frame.to_csv(index=False, lineterminator="\n"))
