@@ -55,7 +55,7 @@ def build(results: Results) -> list[Path]:
     claims, found, _ = judged(results)
     origin = provenance(found, results)
     texts, tables = compose(results, origin)
-    made = {name: formats(text, source, results) for name, text in texts.items()}
+    made: dict[str, tuple[bytes | str, ...]] = {name: formats(text, source, results) for name, text in texts.items()}
     page = explore(results, claims, found, origin["stages"].to_dict("records"))
     for name, contents in made.items():
         for path, content in zip(results.document(name), contents, strict=True):
