@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from secondlook.study.comparison import n_to_decide
 from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, paired, share
 from secondlook.study.text import fixed, key, number, percent
@@ -23,6 +24,7 @@ from .selections import (
 )
 
 LANDSCAPES = ("Beale", "long valley", "saddle", "Rosenbrock", "Rastrigin", "ill-conditioned", "rotated", "bowl")
+TENTH = 1.1  # as a factor: the difference in variation that matters
 SWINGS = 2  # sign changes that make an oscillation; one is an overshoot
 POWER = 2.80  # quantiles of the normal law at 97.5 % and 80 %, together
 TUNING_HALF = 2  # one in two starts on the ripples chooses the rate, the others are reported
@@ -147,12 +149,13 @@ def out_of_minima(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure()
 def data(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Examples that batch descent sees before it arrives over those of the other kinds, and variation of the loss over that of
-    another kind, by run: geometric means; and how many of the chosen rates lie at an end of their list."""
+    another kind, by run: geometric means; the chosen rates, how many of them lie at an end of their list, and the runs that
+    would show a tenth more variation."""
     seen, swings = (np.log(descents(rows, metric)) for metric in ("examples", "variation"))
     ratios = {
         "stochastic_faster": seen["batch"] - seen["stochastic"],
         "mini_batch_faster": seen["batch"] - seen["mini-batch"],
-        "stochastic_over_mini_batch": seen["stochastic"] - seen["mini-batch"],
+        "mini_batch_over_stochastic": seen["mini-batch"] - seen["stochastic"],
         "stochastic_swings": swings["stochastic"] - swings["batch"],
         "mini_batch_calmer": swings["stochastic"] - swings["mini-batch"],
     }
@@ -162,7 +165,9 @@ def data(rows: pd.DataFrame) -> dict[str, Estimate]:
         found[name] = Estimate(np.exp(logged.value), *np.exp(logged.ends), logged.n)
     rates = rows[(rows.case == "data")].lr
     chosen = rows[(rows.case == "data") & (rows.metric == "variation")].groupby("method").lr.first()
-    return found | {"at_edge": Estimate(chosen.isin([rates.min(), rates.max()]).sum())}
+    found |= {f"{key(kind)}_rate": Estimate(lr) for kind, lr in chosen.items()}
+    needed = n_to_decide({"swings": (swings["stochastic"], swings["batch"])}, np.log(TENTH))["swings"]
+    return found | {"at_edge": Estimate(chosen.isin([rates.min(), rates.max()]).sum()), "needed": needed}
 
 
 @measure()
