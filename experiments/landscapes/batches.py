@@ -34,24 +34,23 @@ class Batches:
         return 2.0 ** np.arange(low, high + 1)
 
 
-def descend(p: Batches, size: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Examples seen, and the mean loss over all pictures (rates, runs); `looks` times an epoch, the first at the start."""
-    count = p.tuning_runs + p.runs
-    data = [digits(p.examples, torch.Generator().manual_seed(seed + run)) for run in range(count)]
-    x = np.stack([np.c_[x.flatten(1).numpy(), np.ones(p.examples)] for x, _ in data])  # (runs, N, pixels + 1)
-    y = np.stack([np.eye(CLASSES)[y.numpy()] for _, y in data])  # (runs, N, classes)
-    orders = [np.random.default_rng(seed + run) for run in range(count)]
-    W = np.zeros((len(p.rates), count, x.shape[-1], CLASSES))
+def descend(p: Batches, size: int, seeds: range, rates: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Examples seen, and the mean loss over all pictures (rates, seeds); `looks` times an epoch, the first at the start."""
+    data = [digits(p.examples, torch.Generator().manual_seed(seed)) for seed in seeds]
+    x = np.stack([np.c_[x.flatten(1).numpy(), np.ones(p.examples)] for x, _ in data])  # (seeds, N, pixels + 1)
+    y = np.stack([np.eye(CLASSES)[y.numpy()] for _, y in data])  # (seeds, N, classes)
+    orders = [np.random.default_rng(seed) for seed in seeds]
+    W = np.zeros((len(rates), len(seeds), x.shape[-1], CLASSES))
     every = max(p.examples // p.looks // size, 1)  # steps
     seen = step = 0
     yield seen, _loss(W, x, y)
     for _ in range(p.epochs):
-        order = np.stack([generator.permutation(p.examples) for generator in orders])  # (runs, N)
+        order = np.stack([generator.permutation(p.examples) for generator in orders])  # (seeds, N)
         for first in range(0, p.examples, size):
             picked = order[:, first : first + size, None]
             xs, ys = np.take_along_axis(x, picked, 1), np.take_along_axis(y, picked, 1)
-            g = xs.swapaxes(1, 2) @ (_softmax(xs @ W) - ys) / xs.shape[1]  # (rates, runs, pixels + 1, classes)
-            W = W - p.rates[:, None, None, None] * g
+            g = xs.swapaxes(1, 2) @ (_softmax(xs @ W) - ys) / xs.shape[1]  # (rates, seeds, pixels + 1, classes)
+            W = W - rates[:, None, None, None] * g
             seen, step = seen + xs.shape[1], step + 1
             if step % every == 0:
                 yield seen, _loss(W, x, y)
@@ -69,22 +68,36 @@ def _loss(W: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def rows(p: Batches, seed: int) -> Iterator[dict]:
-    """For each kind of descent the examples seen before the loss is down to `target` of the first, at every rate; and, of the
-    reported runs at the rate that is best for that, the losses on the way and their variation, sum |L' - L| over the fall of L:
-    1 where the loss never rises."""
+    """For each kind of descent the examples seen before the loss is down to `target` of the first: of the tuning runs at every
+    rate, of the reported ones at the best. Of these also the losses on the way and their variation, sum |L' - L| over the fall of
+    L: 1 where the loss never rises."""
+    tuning = range(seed, seed + p.tuning_runs)
+    reported = range(tuning.stop, tuning.stop + p.runs)
     for name, size in p.sizes.items():
-        seen, losses = zip(*descend(p, size, seed), strict=True)
-        loss = np.stack(losses)  # (looks, rates, runs)
-        there = loss <= p.target * loss[0]
-        arrived = np.where(there.any(0), np.array(seen)[there.argmax(0)], np.inf)  # (rates, runs)
-        middle = np.median(arrived[:, : p.tuning_runs], axis=1)
-        chosen = int(np.lexsort((loss[-1, :, : p.tuning_runs].mean(1), middle))[0])
-        variation = np.abs(np.diff(loss, axis=0)).sum(0) / (loss[0] - loss[-1])
-        for run in range(p.tuning_runs + p.runs):
-            for rate, lr in enumerate(p.rates):
-                at = {"method": name, "start": run, "lr": lr, "part": "tuning" if run < p.tuning_runs else "reported"}
-                yield {**at, "step": size, "metric": "examples", "value": arrived[rate, run]}
-                if run >= p.tuning_runs and rate == chosen:
-                    yield {**at, "step": size, "metric": "variation", "value": variation[rate, run]}
-                    for when, value in zip(seen, loss[:, rate, run], strict=True):
-                        yield {**at, "step": when, "metric": "loss", "value": value}
+        seen, loss = _course(p, size, tuning, p.rates)
+        arrived = _arrived(p, seen, loss)
+        for lr, values in zip(p.rates, arrived, strict=True):
+            for run, value in zip(tuning, values, strict=True):
+                at = {"method": name, "start": run, "lr": lr, "part": "tuning"}
+                yield {**at, "step": size, "metric": "examples", "value": value}
+        best = np.lexsort((loss[-1].mean(1), np.median(arrived, axis=1)))[:1]
+        seen, loss = _course(p, size, reported, p.rates[best])
+        arrived, variation = _arrived(p, seen, loss), np.abs(np.diff(loss, axis=0)).sum(0) / (loss[0] - loss[-1])
+        for index, run in enumerate(reported):
+            at = {"method": name, "start": run, "lr": p.rates[best[0]], "part": "reported"}
+            yield {**at, "step": size, "metric": "examples", "value": arrived[0, index]}
+            yield {**at, "step": size, "metric": "variation", "value": variation[0, index]}
+            for when, value in zip(seen, loss[:, 0, index], strict=True):
+                yield {**at, "step": when, "metric": "loss", "value": value}
+
+
+def _course(p: Batches, size: int, seeds: range, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Examples seen (looks,), and the losses (looks, rates, seeds)."""
+    seen, losses = zip(*descend(p, size, seeds, rates), strict=True)
+    return np.array(seen), np.stack(losses)
+
+
+def _arrived(p: Batches, seen: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Examples seen at the first look at which the loss is down to the target (rates, seeds); infinity where it never is."""
+    there = loss <= p.target * loss[0]
+    return np.where(there.any(0), seen[there.argmax(0)], np.inf)

@@ -157,16 +157,17 @@ def test_smoke_run_measures_and_judges_everything():
 
 def test_batch_descent_on_data_is_gradient_descent_and_an_epoch_sees_every_example():
     batches = EXPERIMENT.part("batches")
-    setting = EXPERIMENT.setting("data", "smoke", ["epochs=1", "octaves=[0, 0]"])
+    setting = EXPERIMENT.setting("data", "smoke", ["epochs=1"])
     params = batches.Batches(**setting.parameters)
     x, y = digits(params.examples, torch.Generator().manual_seed(7))
     x = torch.cat([x.flatten(1), torch.ones(len(x), 1, dtype=x.dtype)], 1)
     W = torch.zeros(x.shape[1], 10, dtype=x.dtype, requires_grad=True)
     (g,) = torch.autograd.grad(torch.nn.functional.cross_entropy(x @ W, y), W)
     expected = torch.nn.functional.cross_entropy(x @ (W - g), y).item()
-    (_, first), (seen, last) = batches.descend(params, params.examples, 7)
+    seeds, rates = range(7, 8), np.ones(1)
+    (_, first), (seen, last) = batches.descend(params, params.examples, seeds, rates)
     assert seen == params.examples and first[0, 0] == pytest.approx(np.log(10)) and last[0, 0] == pytest.approx(expected)
-    *_, (seen, _) = batches.descend(params, 1, 7)
+    *_, (seen, _) = batches.descend(params, 1, seeds, rates)
     assert seen == params.examples
 
 
