@@ -69,8 +69,8 @@ def _loss(W: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def rows(p: Batches, seed: int) -> Iterator[dict]:
     """For each kind of descent the examples seen before the loss is down to `target` of the first: of the tuning runs at every
-    rate, of the reported ones at the best. Of these also the losses on the way and their variation, sum |L' - L| over the fall of
-    L: 1 where the loss never rises."""
+    rate, of the reported ones at the best. Of these also the losses on the way and their variation, sum |L' - L| over the fall
+    of L: 1 where the loss never rises."""
     tuning = range(seed, seed + p.tuning_runs)
     reported = range(tuning.stop, tuning.stop + p.runs)
     for name, size in p.sizes.items():
