@@ -50,7 +50,7 @@ def comparison(rows: pd.DataFrame) -> Figure:
 @figure("rates", "fine_rates")
 def rate_sweep(rows: pd.DataFrame) -> Figure:
     """Shows: bits on the validation windows by the factor on the centre of each method's rates, round by round."""
-    rounds = {"rates": "half decades", "fine_rates": "factors of 1.5 around the best", "peer_rates": "of today"}
+    rounds = {"rates": "half decades", "fine_rates": "factors of 1.5 around the best", "peer_rates": "Muon and SOAP"}
     rounds = {case: title for case, title in rounds.items() if case in set(rows.case)}
     figure, panels = style.axes(1, len(rounds), height=2.9, sharey=True)
     for panel, (case, title) in zip(panels, rounds.items(), strict=True):
