@@ -12,6 +12,7 @@ from .names import OPTIMISERS, STARTS, every
 from .selections import CHANCE, accuracies, at_equal_work, begun, by_factor, effort, epochs
 
 NETWORKS = {"quick": "ResNet-20, few epochs", "residual": "ResNet-8, 12 epochs"}  # of a case; the others have the small one
+TICKS = [digit * 10.0**power for power in range(-1, 4) for digit in (1, 2, 5)]  # of a logarithmic axis
 AGAINST = {"epoch": None, "gradient equivalents": "gradient_equivalents", "seconds of training": "seconds"}
 
 
@@ -150,7 +151,10 @@ def first_steps(rows: pd.DataFrame) -> Figure:
                 for at, (_, values) in enumerate(table.loc[(method, gentle)].iterrows()):
                     drawn = {"linestyle": ":" if gentle else "-", "linewidth": 1, "label": None if at else name}
                     panel.semilogy(values.index, values, color=style.COLOUR[method], **drawn)
-        line[0].set(ylabel=label)
+        ends = line[0].get_ylim()
+        ticks = [tick for tick in TICKS if ends[0] < tick < ends[1]]
+        line[0].set(ylabel=label, yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks], ylim=ends)
+        line[0].minorticks_off()
     for panel, below, method in zip(*panels, methods, strict=True):
         panel.set(title=method)
         below.set(xlabel="steps")

@@ -246,18 +246,14 @@ def tuned(rows: pd.DataFrame, case: str, sweep: str) -> dict[str, Estimate]:
 
 @measure("first_steps")
 def first_steps(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of each method and start: the largest loss, the last, |theta| at first and last; medians over seeds. A run that diverged
-    has infinite ones."""
+    """Of each method and start: the loss before any step, after one, after all and at most; |theta| before any and after all;
+    medians over seeds. A run that diverged has infinite ones."""
     loss, size = begun(rows, "loss"), begun(rows, "size")
     found = {}
     for (method, gentle), losses in loss.groupby(level=["method", "gentle"]):
         name, sizes = key(method, STARTS[gentle]), size.loc[(method, gentle)]
-        values = {
-            "peak": losses.max(axis=1),
-            "last": losses.iloc[:, -1],
-            "first_size": sizes[0],
-            "last_size": sizes.iloc[:, -1],
-        }
+        values = {"first": losses[0], "second": losses[1], "last": losses.iloc[:, -1], "peak": losses.max(axis=1)}
+        values |= {"first_size": sizes[0], "last_size": sizes.iloc[:, -1]}
         found |= {f"{name}_{what}": median(each) for what, each in values.items()}
     return found
 
@@ -266,7 +262,8 @@ def first_steps(rows: pd.DataFrame) -> dict[str, Estimate]:
 def first_steps_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The same as a table, with the range over several seeds."""
     found, methods = first_steps(rows), begun(rows, "loss").index.unique("method")
-    names = {"Largest loss": "peak", "Last loss": "last", "Norm of θ, first": "first_size", "last": "last_size"}
+    names = {"Loss, first": "first", "second": "second", "largest": "peak", "last": "last"}
+    names |= {"Norm of θ, first": "first_size", "at last": "last_size"}
     return pd.DataFrame(
         {"Method": method, "First epoch": start}
         | {column: _range(found[f"{key(method, start)}_{name}"]) for column, name in names.items()}

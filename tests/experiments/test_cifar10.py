@@ -335,6 +335,7 @@ def test_first_steps_of_a_run_that_diverged_count_as_infinite():
         for step, value in enumerate(of_steps)
     )
     found = measures.first_steps(rows)
+    assert found["sgd_at_full_rate_first"].value == 2.5 and found["sgd_at_full_rate_second"].value == 9.5
     assert found["sgd_at_full_rate_peak"].value == 9.5 and found["sgd_at_full_rate_last"].value == 3.5
     assert (
         found["sgd_gentle_peak"].value == found["sgd_gentle_first_size"].value == 2.5
@@ -342,8 +343,8 @@ def test_first_steps_of_a_run_that_diverged_count_as_infinite():
     )
     assert found["adahessian_at_full_rate_peak"].value == np.inf and found["adahessian_gentle_last"].value == pytest.approx(2.3)
     table = measures.first_steps_table(rows).set_index(["Method", "First epoch"])
-    assert table["Largest loss"]["SGD", "at full rate"] == "9.50 (9.00 to 10.0)"
-    assert table["Largest loss"]["AdaHessian", "at full rate"] == "∞ (∞ to ∞)"
+    assert table["largest"]["SGD", "at full rate"] == "9.50 (9.00 to 10.0)"
+    assert table["largest"]["AdaHessian", "at full rate"] == "∞ (∞ to ∞)"
 
 
 def test_a_stopped_case_goes_on_with_the_networks_that_are_done(tmp_path):
