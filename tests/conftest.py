@@ -115,7 +115,7 @@ pages: 2
 
 Claim << claim("X1") >> is << verdict("X1") >>: << demo.factor | number >> (<< see("demo") >>).
 """
-TUNED = "- {experiment: demo, task: parabola, unit: '', sign: 1, time: factor, of: SGD, less: {SGD: factor}}\n"
+TUNED = "- {experiment: demo, task: parabola, unit: '', sign: 1, cost: factor, in: times, less: {SGD: factor}}\n"
 
 
 def demo(folder: Path) -> Project:

@@ -99,7 +99,7 @@ DECLARED = to_json(
     ]
 )
 
-TUNED = "- {experiment: toy, task: a toy, unit: bits, sign: -1, time: loss.end, of: SGD, less: {SGD: loss.start}}\n"
+TUNED = "- {experiment: toy, task: a toy, unit: bits, sign: -1, cost: loss.end, in: times, less: {SGD: loss.start}}\n"
 
 SECTION = r"""# Toy {#sec:toy}
 

@@ -27,7 +27,7 @@ def forest(path: Path, find: Find) -> Figure:
             panel.plot(task["sign"] * found.value, at, "D", color=COLOUR[method], markersize=4)
         panel.axvline(0, color=GREY, linewidth=0.8)
         lines(panel, methods)
-        cost = interval(find(task["experiment"], task["time"]), digits=2)
-        panel.set(title=f"{task['task']}: {cost} times\nthe time of {task['of']}", xlabel=task["unit"])
+        cost = interval(find(task["experiment"], task["cost"]), digits=2)
+        panel.set(title=f"{task['task']}:\n{cost} {task['in']}", xlabel=task["unit"])
     panels[0][0].set_ylabel("AdaHessian less")
     return figure
