@@ -285,8 +285,15 @@ def functions(claims: list[Claim], path: Path) -> dict[str, Callable]:
         "verdict": lambda name: f"[{claim(name)['verdict']}]{{.verdict}}",
         "many": many,
         "side": side,
+        "saved": saved,
         "table": table,
     }
+
+
+def saved(found: Estimate) -> Estimate:
+    """A difference with the other sign: what is saved, where less is better."""
+    low, high = found.ends
+    return Estimate(-found.value, -high, -low, found.n)
 
 
 def side(found: Estimate, above: str, below: str, neither: str) -> str:
