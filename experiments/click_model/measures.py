@@ -110,6 +110,16 @@ def rates(rows: pd.DataFrame) -> dict[str, Estimate]:
     return found | {"inside": Estimate(sum(insides), n=len(insides))} | _runs(rows, "rates")
 
 
+@measure("rates")
+def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every pair of rates: mean excess over the seeds, in millinats."""
+    lines = []
+    for method, table in trials(rows).items():
+        for (lr, table_lr), value in table.stack().items():
+            lines.append({"Method": method, "Networks": f"{lr:g}", "Tables": f"{table_lr:g}", "Excess": number(value, 4)})
+    return pd.DataFrame(lines)
+
+
 @measure("comparison")
 def methods(rows: pd.DataFrame) -> pd.DataFrame:
     """Every method: excess, accuracy, distance to the teacher's, cost."""

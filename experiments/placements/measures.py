@@ -13,7 +13,7 @@ import pandas as pd
 from secondlook.study import comparison
 from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, median
-from secondlook.study.text import fixed, interval, key
+from secondlook.study.text import fixed, interval, key, number
 
 from .selections import (
     DEVICES,
@@ -143,6 +143,13 @@ def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
     found |= {f"{key(m)}_alike": exact(means[m].value_counts().max()) for m in METHODS}
     found |= {"used": exact(all(used[m] == best[m] for m in METHODS)), "at_edge": exact(sum(at_edge))}
     return found | {"rates": exact(tried.nunique()), "target": exact(rows[rows.case == "epochs"].target.iloc[0])}
+
+
+@measure("rates")
+def trial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every rate: mean epochs to the target over the seeds, infinite where one missed, and mean last accuracy."""
+    named = {"method": "Method", "lr": "Rate", "epochs": "Epochs", "accuracy": "Last accuracy"}
+    return trials(rows).reset_index().rename(columns=named).map(lambda x: x if isinstance(x, str) else number(x, 4))
 
 
 @measure("epochs")

@@ -373,6 +373,7 @@ def test_every_number_of_section_and_claims_is_measured(rows):
         "tables": summary.tables,
         "has": lambda case: True,
         "table": lambda table: str(len(table)),
+        "csv": lambda table, name: f"{name}, {len(table)}",
         "verdict": lambda name: name,
     }
     text = fill((CLICKS.folder / "section.md").read_text(), given, "section.md")

@@ -162,6 +162,7 @@ def test_every_number_of_section_and_claims_is_measured(rows):
         "tables": summary.tables,
         "has": lambda case: True,
         "table": lambda table: str(len(table)),
+        "csv": lambda table, name: f"{name}, {len(table)}",
         "verdict": lambda name: name,
     }
     text = fill((PLACEMENTS.folder / "section.md").read_text(), given, "section.md")
