@@ -145,7 +145,6 @@ def test_an_arrival_is_the_first_step_at_the_target():
     assert next(experiment._arrival(never, "SGD", 0.03, 0, "test"))["value"] == math.inf
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="the trials have not been recorded")
 def test_rates_are_the_best_of_the_trials():
     """As recorded: each method's rate is the one that the rule chooses, and lies inside the list."""
     rows = pd.read_csv(RECORDED)
