@@ -28,6 +28,6 @@ def forest(path: Path, find: Find) -> Figure:
         panel.axvline(0, color=GREY, linewidth=0.8)
         lines(panel, methods)
         cost = interval(find(task["experiment"], task["cost"]), digits=2)
-        panel.set(title=f"{task['task']}:\n{cost} {task['in']}", xlabel=task["unit"])
+        panel.set(title=f"{task['task']}: {cost}\n{task['in']}", xlabel=task["unit"])
     panels[0][0].set_ylabel("AdaHessian less")
     return figure
