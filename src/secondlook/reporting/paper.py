@@ -161,7 +161,7 @@ def compose(results: Results, origin: dict) -> tuple[dict[str, str], dict[str, p
         seen["csv"] = lambda frame, title, of=experiment.name: as_csv(tables, frame, f"{of}-{title}.csv")
         sections[path] = fill(read(path).decode(), {**seen, **functions(claims, path)}, str(path)).strip()
     common: dict[str, object] = {
-        **by_experiment(found, summaries),
+        **by_experiment(found, summaries, results.scale),
         "tally": lambda *kinds: tally([claim for claim in claims if claim["kind"] in kinds]),
         "of_kind": lambda *kinds: sum(claim["kind"] in kinds for claim in claims),
         "judged": lambda letter: sum(claim["id"].startswith(letter) for claim in claims),
@@ -205,12 +205,18 @@ def judged(results: Results) -> tuple[list[dict], list[Experiment], dict[str, Su
     return claims, [found[name] for name in order], summaries
 
 
-def by_experiment(found: list[Experiment], summaries: dict[str, Summary]) -> dict[str, dict]:
-    """What a text sees of every experiment under its name. A measure whose case waits for its run is n/a."""
+def by_experiment(found: list[Experiment], summaries: dict[str, Summary], scale: str) -> dict[str, dict]:
+    """What a text sees of every experiment under its name. A measure whose case waits for its run is n/a, and so is, in a trial
+    at another scale than the paper's, a number of a measure that the trial is too small to have."""
+    kind = dict if scale == "paper" else Trial
+
+    def seen(measure: Estimate | dict[str, Estimate]) -> Estimate | dict[str, Estimate]:
+        return measure if isinstance(measure, Estimate) else kind(measure)
+
     return {
         experiment.name: {
             **dict.fromkeys(experiment.measures, WAITING),
-            **summaries[experiment.name].measures,
+            **{name: seen(measure) for name, measure in summaries[experiment.name].measures.items()},
             "tables": summaries[experiment.name].tables,
             "has": present(experiment, summaries[experiment.name].missing, experiment.folder),
         }
@@ -251,6 +257,13 @@ class Waiting(Estimate):
 
 
 WAITING = Waiting(math.nan)
+
+
+class Trial(dict):
+    """The numbers of a measure at a small scale: those that it lacks are n/a."""
+
+    def __missing__(self, name: str) -> Waiting:
+        return WAITING
 
 
 class Claim(dict):

@@ -27,7 +27,11 @@ def update(results: Results) -> str:
     linked = [Claim(claim, "VERDICTS.md") for claim in claims]
     texts = {}
     for name in ("found.md", "verdicts.md"):
-        values = {**by_experiment(found, summaries), **functions(linked, source / name), "verdicts": markdown_table(claims)}
+        values = {
+            **by_experiment(found, summaries, results.scale),
+            **functions(linked, source / name),
+            "verdicts": markdown_table(claims),
+        }
         texts[name] = fill(read(source / name).decode(), values, str(source / name))
     write(source / "readme" / picture.name, drawing)
     write(results.root / "VERDICTS.md", texts["verdicts.md"])
