@@ -18,6 +18,7 @@ from .selections import (
     CONSTANTS,
     METHODS,
     STOCHASTIC,
+    against_gd,
     at_the_end,
     best,
     hardness,
@@ -64,13 +65,10 @@ def _compared(spent: pd.DataFrame, method: str, rivals) -> dict[str, Estimate]:
 @measure("deterministic", "fresh")
 def worst(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Epochs of untuned OASIS over those of tuned gradient descent: the problem with the largest median ratio, its interval
-    simultaneous over all problems that are compared; of case fresh where that has the problem, else of case deterministic.
-    `seeds`: how many would bring its upper end to LIMIT, or nan where it is not below that in the median; by the normal law of
-    a median, from the spread of the ratios' logarithms."""
-    tables = {
-        problem: part for case in ("deterministic", "fresh") for problem, part in until(rows, case).groupby(level="problem")
-    }
-    ratios = [values for part in tables.values() if len(values := ratio(part["OASIS"], part["GD"]))]
+    simultaneous over all problems that are compared; see `against_gd`. `seeds`: how many would bring its upper end to LIMIT, or
+    nan where it is not below that in the median; by the normal law of a median, from the spread of the ratios' logarithms."""
+    tables = [part for _, part in against_gd(rows).groupby(level="problem")]
+    ratios = [values for part in tables if len(values := ratio(part["OASIS"], part["GD"]))]
     if not ratios:
         return {"gd": Estimate(np.nan), "seeds": Estimate(np.nan)}
     level = simultaneous(len(ratios))
@@ -99,8 +97,8 @@ def epochs(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("deterministic")
 def oasis(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Epochs of untuned OASIS over those of others, and counts: cancer_gd, gd_within."""
-    return _compared(until(rows, "deterministic"), "OASIS", RIVALS)
+    """Epochs of untuned OASIS over those of others, and counts: cancer_gd, gd_within; of gradient descent see `against_gd`."""
+    return _compared(until(rows, "deterministic"), "OASIS", RIVALS) | _compared(against_gd(rows), "OASIS", ["GD"])
 
 
 @measure("deterministic")
@@ -276,7 +274,7 @@ def condition_table(rows: pd.DataFrame) -> pd.DataFrame:
 def epochs_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Median epochs to the target."""
     spent = until(rows, "deterministic")
-    ratios = _compared(spent, "OASIS", ["GD"])
+    ratios = _compared(against_gd(rows), "OASIS", ["GD"])
     lines = []
     for problem in problems(rows, "deterministic"):
         part, name = spent.loc[problem], key(problem, "GD")

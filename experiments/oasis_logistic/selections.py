@@ -26,6 +26,13 @@ def until(rows: pd.DataFrame, case: str, level: float | None = None, metric: str
     return found.pivot(index=["problem", "seed"], columns="method", values="value")
 
 
+def against_gd(rows: pd.DataFrame) -> pd.DataFrame:
+    """Epochs of OASIS and of gradient descent until the target, as `until`: of case fresh where that has the problem, else of
+    case deterministic."""
+    spent, fresh = until(rows, "deterministic")[["OASIS", "GD"]], until(rows, "fresh")
+    return pd.concat([spent[~spent.index.isin(fresh.index.unique("problem"), level="problem")], fresh])
+
+
 def work(epochs: pd.DataFrame, steps: float = 1) -> pd.DataFrame:
     """Epochs as gradients over all examples, for so many steps an epoch."""
     return pd.DataFrame({m: PRICES[m].of(epochs[m] * steps) / steps for m in epochs})
