@@ -298,6 +298,7 @@ def test_the_text_and_the_verdicts_can_be_written(rows):
         "has": lambda case: True,
         "verdict": lambda name: judged[name]["verdict"],
         "table": lambda table: f"{len(table)} lines",
+        "csv": lambda table, title: title,
     }
     text = fill(
         (ROOT / "experiments/oasis_logistic/section.md").read_text(), {**found.measures, "tables": found.tables, **names}, ""
