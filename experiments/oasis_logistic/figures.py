@@ -169,6 +169,9 @@ def network(rows: pd.DataFrame) -> Figure:
             panel.plot(np.median(found), height, "|", color=colour, markersize=9, markeredgewidth=2)
         panel.axvline(MISS * top, color=style.INK, linewidth=0.6, linestyle="--")
         panel.set(xscale="log", title=title, xlabel="epochs")
+        ticks = [tick for tick in (1, 3, 10, 30, 100, 300) if spent.to_numpy().min() / 2 <= tick <= top]
+        panel.set_xticks([*ticks, MISS * top], [*map(str, ticks), "miss"])
+        panel.minorticks_off()
         panel.set_yticks(range(len(methods)), methods)
         panel.invert_yaxis()
         panel.grid(axis="y", visible=False)
