@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from sections import section
 from torch.nn import functional
 
 from experiments.click_model import experiment, measures, selections, teacher
@@ -24,7 +24,7 @@ from secondlook.study import measures as study
 from secondlook.study.experiment import Experiment, run
 from secondlook.study.parameters import build
 from secondlook.study.place import Place
-from secondlook.study.text import fill, key
+from secondlook.study.text import key
 
 CLICKS = Experiment(ROOT, "click_model")
 RECORDED = ROOT / "results" / "recorded" / "click_model" / "rates.csv"
@@ -368,16 +368,7 @@ def test_rates_are_the_best_of_the_trials():
 def test_every_number_of_section_and_claims_is_measured(rows):
     summary = study.from_plain(study.to_plain(study.summarise(CLICKS, rows)))
     assert [claim["id"] for claim in claims.judge_all([(CLICKS, summary)])] == ["E7c", "E7d", "E7r"]
-    given = {
-        **summary.measures,
-        "tables": summary.tables,
-        "has": lambda case: True,
-        "table": lambda table: str(len(table)),
-        "csv": lambda table, name: f"{name}, {len(table)}",
-        "verdict": lambda name: name,
-    }
-    text = fill((CLICKS.folder / "section.md").read_text(), given, "section.md")
-    assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
+    text = section(CLICKS, summary)
     assert all(f"{name}: {name}" in text for name in ("E7c", "E7d", "E7r"))
     assert summary.measures["rates"]["runs"].value == 2 * 4 * len(METHODS)
 

@@ -1,18 +1,16 @@
 """The experiment on a straight line: its data, its closed forms, and that its instruments and optimisers do what the text says."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from sections import section
 from torch.nn import functional
 
 from secondlook.optim import KFAC, Newton
 from secondlook.study import claims, measures
 from secondlook.study.experiment import Experiment, run
-from secondlook.study.text import fill
 from secondlook.training import path
 
 EXPERIMENT = Experiment(ROOT, "linear_regression")
@@ -130,9 +128,7 @@ def test_stated_numbers_are_compared_with_single_runs():
 def test_every_number_of_the_section_and_the_claim_is_measured(rows):
     summary = measures.summarise(EXPERIMENT, rows)
     assert [claim["id"] for claim in claims.judge_all([(EXPERIMENT, summary)])] == ["D1", "D1b"]
-    names = {**summary.measures, "tables": summary.tables, "table": lambda table: str(len(table)), "verdict": lambda name: name}
-    text = fill((EXPERIMENT.folder / "section.md").read_text(), names, "section.md")
-    assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
+    section(EXPERIMENT, summary)
 
 
 def test_figures_show_what_they_say(rows):

@@ -1,12 +1,12 @@
 """Experiment placements: which rate is best, what time to the target is made of, and verdicts in every direction."""
 
 import math
-import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from sections import section
 
 from experiments.placements import experiment, measures, selections
 from secondlook.study import claims, comparison
@@ -14,7 +14,6 @@ from secondlook.study import measures as study
 from secondlook.study.experiment import Experiment, run
 from secondlook.study.parameters import build
 from secondlook.study.statistics import mean, median
-from secondlook.study.text import fill
 
 PLACEMENTS = Experiment(ROOT, "placements")
 RECORDED = ROOT / "results" / "recorded" / "placements" / "rates.csv"
@@ -156,16 +155,7 @@ def test_rates_are_the_best_of_the_trials():
 def test_every_number_of_section_and_claims_is_measured(rows):
     summary = study.from_plain(study.to_plain(study.summarise(PLACEMENTS, rows)))
     assert [claim["id"] for claim in claims.judge_all([(PLACEMENTS, summary)])] == ["E8", "E8b", "E8c", "E8d", "E8e"]
-    given = {
-        **summary.measures,
-        "tables": summary.tables,
-        "has": lambda case: True,
-        "table": lambda table: str(len(table)),
-        "csv": lambda table, name: f"{name}, {len(table)}",
-        "verdict": lambda name: name,
-    }
-    text = fill((PLACEMENTS.folder / "section.md").read_text(), given, "section.md")
-    assert "<<" not in text and not re.search(r"(?<!\w)(nan|n/a)(?!\w)", text)
+    text = section(PLACEMENTS, summary)
     assert all(f"{name}: {name}" in text for name in ("E8", "E8b", "E8c", "E8d", "E8e"))
 
 
