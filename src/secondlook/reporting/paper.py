@@ -27,6 +27,7 @@ from secondlook.errors import Mistake
 from secondlook.reporting import style
 from secondlook.reporting.explore import explore
 from secondlook.reporting.forest import forest
+from secondlook.reporting.markdown import LONGEST_LINE, as_csv, table
 from secondlook.reporting.overview import verdicts
 from secondlook.study.claims import VERDICTS, numbers
 from secondlook.study.experiment import Experiment, experiments
@@ -40,9 +41,7 @@ from secondlook.study.tables import beside
 from secondlook.study.text import fill, number
 
 NOT_HERE = "no section in this edition"
-LONGEST_LINE = 110  # characters of a table's row; a longer row makes the table as wide as the text, and its cells wrap
 WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NUMERIC = re.compile(r"[-−+\d.,;×⁻⁰¹²³⁴⁵⁶⁷⁸⁹ %∞\[\]]+|–|n/a")
 LABEL = r"\{#([\w:-]+)"
 OWN_LABEL = r"\{#((?:fig|tbl|eq):[\w:-]+)"  # in a section: of its experiment alone
 FORMATS = {"typst": ".typ", "html5": ".html", "latex": ".tex"}
@@ -51,10 +50,10 @@ FORMATS = {"typst": ".typ", "html5": ".html", "latex": ".tex"}
 def build(results: Results) -> list[Path]:
     """Write the paper's own pictures, both documents and the page to explore, and return the documents' files and the page."""
     source = results.root / "report"
-    draw(results)
-    claims, found, _ = judged(results)
+    claims, found, summaries = judged(results)
+    draw(results, claims, found, summaries)
     origin = provenance(found, results)
-    texts, tables = compose(results, origin)
+    texts, tables = compose(results, claims, found, summaries, origin)
     made: dict[str, tuple[bytes | str, ...]] = {name: formats(text, source, results) for name, text in texts.items()}
     page = explore(results, claims, found, origin["stages"].to_dict("records"))
     for name, contents in made.items():
@@ -73,10 +72,9 @@ def build(results: Results) -> list[Path]:
     return [*results.paper, results.page]
 
 
-def draw(results: Results) -> None:
+def draw(results: Results, claims: list[dict], found: list[Experiment], summaries: dict[str, Summary]) -> None:
     """Draw what no experiment can: the picture of all verdicts, and that of tuned methods on every task."""
     source = results.root / "report"
-    claims, found, summaries = judged(results)
     declared = {experiment.name: experiment.measures for experiment in found}
 
     def find(name: str, measure: str) -> Estimate:
@@ -148,11 +146,12 @@ def convert(text: str, to: str, source: Path, figures: Path) -> str:
         raise Mistake(f"pandoc cannot set the paper: {' '.join(reason.strip().splitlines()[:2])}") from error
 
 
-def compose(results: Results, origin: dict) -> tuple[dict[str, str], dict[str, pd.DataFrame]]:
+def compose(
+    results: Results, judgements: list[dict], found: list[Experiment], summaries: dict[str, Summary], origin: dict
+) -> tuple[dict[str, str], dict[str, pd.DataFrame]]:
     """Both documents as Markdown, and the tables that lie beside them as CSV; `origin` is the provenance of the rows."""
     root, scale = results.root, results.scale
-    read_again, found, summaries = judged(results)
-    claims, apart = ([Claim(claim, where) for claim in read_again] for where in ("", "supplement"))
+    claims, apart = ([Claim(claim, where) for claim in judgements] for where in ("", "supplement"))
     sections: dict[Path, str] = {}
     tables: dict[str, pd.DataFrame] = {}
     for experiment in found:
@@ -230,12 +229,6 @@ def numbered(text: str) -> dict[str, int]:
     counted = [heading for heading in headings if not re.search(r"\{-\}|\.unnumbered", heading)]
     labels = [re.search(r"\{#sec:([\w-]+)", heading) for heading in counted]
     return {label[1]: number for number, label in enumerate(labels, 1) if label}
-
-
-def as_csv(files: dict[str, pd.DataFrame], frame: pd.DataFrame, name: str) -> str:
-    """A link to the table as a file beside the documents, which `files` gets."""
-    files[name] = frame
-    return f"[{name}](tables/{name})"
 
 
 @contextmanager
@@ -323,34 +316,6 @@ def present(experiment: Experiment, missing: tuple[str, ...], path: Path) -> Cal
         return case not in missing
 
     return has
-
-
-def table(frame: pd.DataFrame) -> str:
-    """A table in Markdown. Cells may hold Markdown; columns of numbers stand at the right. Where a row is too long, headers
-    wrap first, then the longest cells."""
-    header = [str(name) for name in frame.columns]
-    rows = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(map(len, column)) + 3 for column in columns]
-    if sum(widths) > LONGEST_LINE:
-        widths = [max(map(len, [*name.split(), *cells])) + 3 for name, *cells in columns]
-        header[-1] = header[-1].ljust(LONGEST_LINE)
-    widest = max(widths, default=0)
-    while sum(min(width, widest) for width in widths) > LONGEST_LINE:
-        widest -= 1
-    rules = []
-    for (_, *cells), width in zip(columns, widths, strict=True):
-        rule = "-" * min(width, widest)
-        rules.append(f"{rule}:" if all(map(NUMERIC.fullmatch, cells)) else f":{rule}")
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rules, *rows))
-
-
-def cell(value: object) -> str:
-    """A value as a table shows it: a missing one as a dash, a fraction with three digits."""
-    if not isinstance(value, str) and pd.isna(value):
-        return "–"
-    text = number(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def tally(claims: Sequence[dict]) -> str:

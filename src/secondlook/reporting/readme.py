@@ -25,14 +25,10 @@ def update(results: Results) -> str:
     (picture,) = (file for file in results.pictures if file.name == "verdicts.svg")
     drawing = read(needed(picture, "report"))
     linked = [Claim(claim, "VERDICTS.md") for claim in claims]
+    seen = {**by_experiment(found, summaries, results.scale), "verdicts": markdown_table(claims)}
     texts = {}
     for name in ("found.md", "verdicts.md"):
-        values = {
-            **by_experiment(found, summaries, results.scale),
-            **functions(linked, source / name),
-            "verdicts": markdown_table(claims),
-        }
-        texts[name] = fill(read(source / name).decode(), values, str(source / name))
+        texts[name] = fill(read(source / name).decode(), {**seen, **functions(linked, source / name)}, str(source / name))
     write(source / "readme" / picture.name, drawing)
     write(results.root / "VERDICTS.md", texts["verdicts.md"])
     write(path, f"{before}{BEGIN}\n\n{texts['found.md'].strip()}\n\n{END}{after}")

@@ -16,7 +16,7 @@ from secondlook.errors import Mistake
 from secondlook.study.experiment import Setting
 from secondlook.study.records import parts_of, together
 
-OF_PART: tuple[str, ...] = (
+OF_PART = (  # of a record, what is its part's own
     "settings",
     "commit",
     "dirty",
@@ -28,8 +28,9 @@ OF_PART: tuple[str, ...] = (
     "system",
     "threads",
     "wall_s",
+    "peak_memory_mib",
+    "rows",
 )
-OF_PART += ("peak_memory_mib", "rows")
 
 Made = tuple[pd.DataFrame, dict]  # a table and its record
 
