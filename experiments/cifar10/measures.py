@@ -15,20 +15,12 @@ from secondlook.study.statistics import Estimate, mean, median, paired, welch_pu
 from secondlook.study.text import fixed, interval, key, number
 
 from .names import PACE, STARTS, every
-from .selections import accuracies, at_equal_work, begun, by_factor, epochs, totals
+from .selections import COMPARED, accuracies, at_equal_work, begun, by_factor, declared, epochs, totals, variants
 
 DECADE = 10  # robustness is asked up to so many times the best rate, and down to as small a part of it
 ROUNDED = 0.15  # relative difference of two multiples that count as the same: half a decade is a factor of 3 or of 10 / 3
 MARGIN = 0.3  # points within which two accuracies count as the same
 MARGINS = {"residual": 0.5, "residual_pilot": 0.5}  # where cases have one of their own
-COMPARED = {  # the declared comparisons: the first minus the second, and the decay of both
-    "adam": ("AdaHessian", "Adam", "decoupled, coupled"),
-    "adamw": ("AdaHessian", "AdamW", "both decoupled"),
-    "sgd": ("AdaHessian", "SGD", "decoupled, coupled"),
-    "coupled": ("AdaHessian coupled", "Adam", "both coupled"),
-    "adam_decay": ("AdamW", "Adam", "decoupled, coupled"),
-    "adahessian_decay": ("AdaHessian", "AdaHessian coupled", "decoupled, coupled"),
-}
 
 
 @measure(cases=("resnet20", "resnet32", "quick", "residual", "small", "small_tuned"))
@@ -37,11 +29,6 @@ def each(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
     found = {key(method): mean(last[method]) for method in last}
     return found | {f"{key(method)}_best": mean(best[method]) for method in best}
-
-
-def _family(table: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
-    """The declared comparisons of a table of seeds by methods."""
-    return {name: (table[a], table[b]) for name, (a, b, _) in COMPARED.items()}
 
 
 @measure(
@@ -58,7 +45,7 @@ def differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """The declared comparisons after the last epoch, and in the best one."""
     found = {}
     for ending, table in (("", accuracies(rows, case)), ("_best", accuracies(rows, case, best=True))):
-        found |= {name + ending: found for name, found in comparison.differences(_family(table)).items()}
+        found |= {name + ending: found for name, found in comparison.differences(declared(table)).items()}
     return found
 
 
@@ -90,6 +77,7 @@ def replicated(_: pd.DataFrame) -> dict[str, Estimate]:
     cases={
         "residual_pilot_n_to_decide": "residual_pilot",
         "residual_n_to_decide": "residual",
+        "quick_n_to_decide": "quick",
         "small_n_to_decide": "small",
         "small_tuned_n_to_decide": "small_tuned",
     }
@@ -97,7 +85,7 @@ def replicated(_: pd.DataFrame) -> dict[str, Estimate]:
 def n_to_decide(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Seeds that would show the margin of the case, of each declared comparison and of each variant against every step."""
     table = accuracies(rows, case)
-    families = [family for family in (_family(table), _variants(table)) if family]
+    families = [family for family in (declared(table), variants(table)) if family]
     return {name: n for family in families for name, n in comparison.n_to_decide(family, _margin(case)).items()}
 
 
@@ -149,23 +137,17 @@ def frequency_differences(rows: pd.DataFrame) -> dict[str, Estimate]:
 )
 def over_every_step(rows: pd.DataFrame, *cases: str, best: bool = False) -> dict[str, Estimate]:
     """Every variant minus AdaHessian with a Hessian of the whole batch at every step, after the last epoch or in the best."""
-    return comparison.differences(_variants(accuracies(rows, *cases, best=best)))
-
-
-def _variants(table: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
-    """Every variant and AdaHessian, of a table of seeds by methods: the seeds that both have."""
-    names = [method for method in table if method.startswith("AdaHessian ") and method != "AdaHessian coupled"]
-    pairs = {name: table[["AdaHessian", name]].dropna() for name in names}
-    return {key(name.removeprefix("AdaHessian ")): (pair[name], pair["AdaHessian"]) for name, pair in pairs.items()}
+    return comparison.differences(variants(accuracies(rows, *cases, best=best)))
 
 
 @measure("quick")
 def pace(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seconds of an epoch of all optimisers side by side, and the epochs that they allowed."""
+    """Seconds of an epoch of all optimisers side by side, the epochs that they allowed, and the seconds of a seed's runs."""
     found = rows[(rows.case == "quick") & rows.metric.isin([PACE, "epochs"])].groupby("metric").value
     if (found.nunique() > 1).any():
         raise Mistake("the runs of cifar10/quick have different numbers of epochs: they are no comparison")
-    return {"seconds": Estimate(found.first()[PACE]), "epochs": Estimate(found.first()["epochs"])}
+    seconds, count = found.first()[PACE], found.first()["epochs"]
+    return {"seconds": Estimate(seconds), "epochs": Estimate(count), "seed": Estimate(seconds * count)}
 
 
 @measure(cases={"residual_cost": "residual", "small_cost": "small", "small_tuned_cost": "small_tuned"})
@@ -304,7 +286,7 @@ def data(rows: pd.DataFrame) -> pd.DataFrame:
 def comparisons(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """The declared comparisons as a table."""
     last, best = accuracies(rows, case), accuracies(rows, case, best=True)
-    found, in_best = comparison.compare(_family(last), _margin(case)), comparison.differences(_family(best))
+    found, in_best = comparison.compare(declared(last), _margin(case)), comparison.differences(declared(best))
     lines = [
         {
             "First minus second": f"{a} − {b}",

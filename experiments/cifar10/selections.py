@@ -8,8 +8,17 @@ import numpy as np
 import pandas as pd
 
 from secondlook.errors import Mistake
+from secondlook.study.text import key
 
 CHANCE = 10.0  # per cent, with ten classes
+COMPARED = {  # the declared comparisons: the first minus the second, and the decay of both
+    "adam": ("AdaHessian", "Adam", "decoupled, coupled"),
+    "adamw": ("AdaHessian", "AdamW", "both decoupled"),
+    "sgd": ("AdaHessian", "SGD", "decoupled, coupled"),
+    "coupled": ("AdaHessian coupled", "Adam", "both coupled"),
+    "adam_decay": ("AdamW", "Adam", "decoupled, coupled"),
+    "adahessian_decay": ("AdaHessian", "AdaHessian coupled", "decoupled, coupled"),
+}
 
 
 def epochs(rows: pd.DataFrame, case: str, metric: str) -> pd.DataFrame:
@@ -31,6 +40,18 @@ def accuracies(rows: pd.DataFrame, *cases: str, best: bool = False) -> pd.DataFr
         raise Mistake(f"{' and '.join(cases)} of cifar10 have different numbers of epochs: they are no comparison")
     found = pd.concat([table.max(axis=1) if best else table.iloc[:, -1] for table in tables])
     return _by_method(found)
+
+
+def declared(table: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """The declared comparisons of a table of seeds by methods."""
+    return {name: (table[a], table[b]) for name, (a, b, _) in COMPARED.items()}
+
+
+def variants(table: pd.DataFrame) -> dict[str, tuple[pd.Series, pd.Series]]:
+    """Every variant and AdaHessian, of a table of seeds by methods: the seeds that both have."""
+    names = [method for method in table if method.startswith("AdaHessian ") and method != "AdaHessian coupled"]
+    pairs = {name: table[["AdaHessian", name]].dropna() for name in names}
+    return {key(name.removeprefix("AdaHessian ")): (pair[name], pair["AdaHessian"]) for name, pair in pairs.items()}
 
 
 def at_equal_work(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
