@@ -27,18 +27,20 @@ def _log(panel) -> None:
 @figure(cases={"steps": ("resnet20", "resnet32"), "steps_all": ("resnet20_all", "resnet32_all")})
 def steps(rows: pd.DataFrame, *cases: str) -> Figure:
     """Shows: milliseconds of a step by optimiser and precision, eager and captured; every round is a dot."""
-    figure, panels = style.axes(1, 2, height=3.4, sharey=True)
-    order = list(dict.fromkeys(name for case in cases for name in times(rows, case).columns.get_level_values("method")))
+    figure, panels = style.axes(1, 2, height=2.4, sharey=True)
+    columns = pd.concat([times(rows, case) for case in cases]).columns
+    order = list(columns.unique("method"))
+    shown = {name: colour for name, colour in PRECISION.items() if name in columns.unique("precision")}
     for panel, (case, name) in zip(panels, zip(cases, NETWORKS, strict=True), strict=True):
         table = times(rows, case)
         for method, mode, precision in table:
-            line = order.index(method) + 0.18 * (list(PRECISION).index(precision) - 2)
+            line = order.index(method) + 0.18 * (list(shown).index(precision) - (len(shown) - 1) / 2)
             x = table[method, mode, precision]
             panel.plot(x, [line] * len(x), MARKER[mode], color=PRECISION[precision], alpha=0.6, markeredgewidth=0)
         panel.set(title=name, xlabel="milliseconds a step")
         _log(panel)
         comparisons.lines(panel, order)
-    for name, colour in PRECISION.items():
+    for name, colour in shown.items():
         panels[0].plot([], [], "s", color=colour, label=name)
     for mode, marker in MARKER.items():
         panels[0].plot([], [], marker, color=style.INK, label=mode)
@@ -80,6 +82,7 @@ def throughput(rows: pd.DataFrame) -> Figure:
         panel.plot(x, [line] * len(x), "o", color=colour, alpha=0.6, markeredgewidth=0)
         panel.plot([x.median()] * 2, [line - 0.3, line + 0.3], color=colour)
     panel.set(xlabel="images a second", xlim=(0, None))
+    panel.xaxis.set_major_formatter("{x:,.0f}")
     comparisons.lines(panel, [f"{method}, {precision}: {loop}" for loop, method, precision in order])
     return figure
 

@@ -264,4 +264,4 @@ def test_the_plan_names_stages_and_seeds_that_there_are():
         assert sorted(planned) == sorted(setting.seeds), stage  # every one of them, and once
         assert setting.needs["device"] == "cuda"
     with pytest.raises(Mistake, match="names seeds that the stage does not have"):
-        type(steps[0])("cifar10/quick", 1.0, {"first": 100, "count": 8}).chosen(settings["cifar10/quick"])
+        type(steps[0])("cifar10/quick_rates", 1.0, {"first": 0, "count": 3}).chosen(settings["cifar10/quick_rates"])
