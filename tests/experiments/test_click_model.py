@@ -356,7 +356,6 @@ def test_the_best_trial_and_whether_it_is_inside():
     assert (found["inside"].value, found["inside"].n) == (1, 2)
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="the trials have not been recorded")
 def test_rates_are_the_best_of_the_trials():
     """As recorded: each method's rates are those of the least mean excess, and lie inside their ranges."""
     found = measures.rates(pd.read_csv(RECORDED))
