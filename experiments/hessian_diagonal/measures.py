@@ -165,17 +165,11 @@ def one_probe_bias(rows: pd.DataFrame) -> Estimate:
     return statistics.mean((bias2 / variance).groupby("seed").mean())
 
 
-def _moments(rows: pd.DataFrame) -> pd.DataFrame:
-    """Case networks: squared bias and variance; lines as those of `select.draws`."""
-    chosen = rows[(rows.case == "networks") & rows.metric.isin(("bias2", "variance"))].astype({"budget": int})
-    return chosen.pivot(index=[*select.CELL, "method", "budget"], columns="metric", values="value")
-
-
 @measure()
 def largest_bias(rows: pd.DataFrame) -> Estimate:
     """The largest squared bias, over the mean squared error, of an estimator without bias, over cells and over the budgets that
     all draws have."""
-    table = _moments(rows).loc[select.draws(rows, "error").dropna().index]
+    table = select.moments(rows).loc[select.draws(rows, "error").dropna().index]
     table = table[table.index.get_level_values("method").isin((*BY_PRODUCTS, *BY_PARTS)) & (table.variance > EXACT**2)]
     return Estimate((table.bias2 / table.sum(axis=1)).max(), n=len(table))
 
@@ -207,7 +201,7 @@ def which(rows: pd.DataFrame) -> pd.DataFrame:
 def quality(rows: pd.DataFrame) -> pd.DataFrame:
     """Every estimator at ten products: medians over the cells of means over the draws; bias and deviation are relative too."""
     metrics = {m: select.draws(rows, m).mean(axis=1) for m in ("error", "wrong signs", "rank", "cosine")}
-    roots = (_moments(rows).clip(lower=0) ** 0.5).rename(columns={"bias2": "bias", "variance": "deviation"})
+    roots = (select.moments(rows).clip(lower=0) ** 0.5).rename(columns={"bias2": "bias", "variance": "deviation"})
     table = pd.DataFrame(metrics | {"cost": select.costs(rows)}).join(roots).xs(10, level="budget").groupby("method").median()
     return pd.DataFrame(
         [

@@ -43,6 +43,12 @@ def draws(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return chosen.pivot(index=[*CELL, "method", "budget"], columns="draw", values="value")
 
 
+def moments(rows: pd.DataFrame) -> pd.DataFrame:
+    """Case networks: squared bias and variance; lines as those of `draws`."""
+    chosen = rows[(rows.case == "networks") & rows.metric.isin(("bias2", "variance"))].astype({"budget": int})
+    return chosen.pivot(index=[*CELL, "method", "budget"], columns="metric", values="value")
+
+
 def costs(rows: pd.DataFrame) -> pd.Series:
     """What each line of `draws` cost in Hessian-vector products."""
     return of_case(rows, "networks", "error").astype({"budget": int}).groupby([*CELL, "method", "budget"]).cost.first()

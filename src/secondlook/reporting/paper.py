@@ -1,5 +1,4 @@
-"""The paper and its supplement: report/paper.md, report/supplement.md with the experiments' sections, filled with results, each
-as PDF, HTML and a source for LaTeX.
+"""The paper and its supplement, filled with results, each as PDF, HTML and a source for LaTeX.
 
     paper.md              --fill--> Markdown --pandoc--> Typst --typst--> report.pdf      (supplement.pdf)
     supplement.md, section.md                --pandoc--> report.html                      (supplement.html)
