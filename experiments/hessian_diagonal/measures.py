@@ -119,15 +119,11 @@ def block_laws(rows: pd.DataFrame) -> Estimate:
     return Estimate((measured / law - 1).abs().to_numpy().max())
 
 
-def _root_mean_square(table: pd.DataFrame) -> pd.Series:
-    return (table**2).mean(axis=1) ** 0.5
-
-
 @measure()
 def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Error of plain Hutchinson over that of the best unbiased estimator at the same budget: least and median over the cells.
     `products`: of those that need nothing but products. What is exact counts as an error of EXACT."""
-    errors = _root_mean_square(select.draws(rows, "error")).clip(lower=EXACT)
+    errors = select.root_mean_square(select.draws(rows, "error")).clip(lower=EXACT)
     found = {}
     for budget in sorted(errors.index.unique("budget")):
         for kind in ("products", "all"):
@@ -153,7 +149,7 @@ def error(rows: pd.DataFrame) -> dict[str, Estimate]:
 def hutchinson_law(rows: pd.DataFrame) -> Estimate:
     """The largest relative distance of Hutchinson's root mean square error from law / sqrt(budget), over cells and over the
     budgets that all draws have."""
-    errors = _root_mean_square(select.draws(rows, "error").dropna()).xs("Hutchinson", level="method").unstack()
+    errors = select.root_mean_square(select.draws(rows, "error").dropna()).xs("Hutchinson", level="method").unstack()
     laws = select.of_case(rows, "networks", "law").groupby(select.CELL).value.first()
     return Estimate((errors.mul(np.sqrt(errors.columns), axis=1).div(laws, axis=0) - 1).abs().to_numpy().max())
 
@@ -183,7 +179,7 @@ def which(rows: pd.DataFrame) -> pd.DataFrame:
 
     Up to ten products the best of all, beyond, where that is exact, the best of those that need products alone.
     """
-    errors = _root_mean_square(select.draws(rows, "error"))
+    errors = select.root_mean_square(select.draws(rows, "error"))
     lines = []
     for network in NETWORKS:
         for stage in select.stages(rows, "networks"):

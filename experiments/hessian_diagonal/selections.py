@@ -49,6 +49,10 @@ def moments(rows: pd.DataFrame) -> pd.DataFrame:
     return chosen.pivot(index=[*CELL, "method", "budget"], columns="metric", values="value")
 
 
+def root_mean_square(table: pd.DataFrame) -> pd.Series:
+    return (table**2).mean(axis=1) ** 0.5
+
+
 def costs(rows: pd.DataFrame) -> pd.Series:
     """What each line of `draws` cost in Hessian-vector products."""
     return of_case(rows, "networks", "error").astype({"budget": int}).groupby([*CELL, "method", "budget"]).cost.first()
