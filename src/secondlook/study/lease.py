@@ -222,8 +222,9 @@ def _prepared(root: Path, terms: Terms, selftest: dict, steps: list[Step], watch
     watch.wait(*children)
     verdict = verdict or (read_json(folder / VERDICT) if (folder / VERDICT).exists() else {})
     if verdict.get("finished") and not verdict["ok"]:
-        bad = [f"{part['part']}: {part['why']}" for part in verdict.get("parts", []) if part["ok"] is False]
-        raise Mistake(f"the self-test says that nothing here is to be trusted: {'; '.join(bad)}")
+        first, *others = [f"{part['part']}: {part['why']}" for part in verdict.get("parts", []) if part["ok"] is False]
+        more = f" ({len(others)} more in {VERDICT})" if others else ""
+        raise Mistake(f"the self-test says that nothing here is to be trusted: {first}{more}")
     if not verdict.get("finished"):
         watch.say("the self-test did not end: what it did not find the same captured as eagerly runs eagerly")
     found = {name: verdict[name] for name in ("captured", "fused") if name in verdict}
