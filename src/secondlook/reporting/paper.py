@@ -6,8 +6,8 @@
 
 A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below. The two documents see
 every experiment's under its name, `newton_toy.gd_loss.e40`, and `claims`, `stages`, `unrecorded`, `machines`, `changed`,
-`tally`, `of_kind`, `judged`, `see`, `level` and `scale`; the supplement has the `sections`, too. Every reference is checked
-before anything is written. `pages: 14` in the first lines of a document is the most that its PDF may have.
+`tally`, `of_kind`, `judged`, `see`, `level` and `scale`; the supplement has the `sections` and `csv`, too. Every reference is
+checked before anything is written. `pages: 14` in the first lines of a document is the most that its PDF may have.
 """
 
 import math
@@ -173,13 +173,16 @@ def compose(
         text = read(path).decode()
         check_references({path: text, **parts}, root / "report" / "references.bib")
         filled = fill(text, {**common, "claims": claims, **more, **functions(claims, path)}, str(path))
-        return re.sub(r"(?<=\d) %", "\u202f%", filled)
+        return re.sub(r"(?<=, )n = (?=\d)", "n\u00a0=\u00a0", re.sub(r"(?<=\d) %", "\u202f%", filled))
 
     own = [own_labels(section, path.parent.name) for path, section in sections.items()]
     labels = re.findall(r"\{#sec:([\w-]+)", "".join(own))
-    supplement = document(
-        "supplement", claims, sections, sections=own, see=lambda name: f"@sec:{name}" if name in labels else NOT_HERE
-    )
+    more = {
+        "sections": own,
+        "see": lambda name: f"@sec:{name}" if name in labels else NOT_HERE,
+        "csv": lambda frame, title: as_csv(tables, frame, f"{title}.csv"),
+    }
+    supplement = document("supplement", claims, sections, **more)
     number = numbered(supplement)
 
     def see(name: str) -> str:
@@ -371,8 +374,9 @@ def provenance(found: list[Experiment], results: Results) -> dict:
             versions = ", ".join(f"{package} {text}" for package, text in record["versions"].items() if text)
             machine = (record["device"], record["processor"], str(record["threads"]), versions)
             seeds = record["settings"]["seeds"]
+            data = [of["origin"] for of in record.get("data", {}).values()]
             if stale := changed_sources(experiment, record):
-                changed.setdefault(", ".join(f"`{file}`" for file in stale), []).append(name)
+                changed.setdefault(", ".join(stale), []).append(name)
             row = {
                 "Stage": name + "†" * bool(stale),
                 "Commit": " and ".join(dict.fromkeys(_commit(part) for part in parts_of(record))),
@@ -380,15 +384,14 @@ def provenance(found: list[Experiment], results: Results) -> dict:
                 "Seeds": f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}",
                 "Time": f"{number(record['wall_s'], 2)} s",
                 "Memory": f"{record['peak_memory_mib']:,} MiB",
-                "Origin": "recorded" if record.get("recorded") else "computed",
-                "Data": "; ".join(of["origin"] for of in record.get("data", {}).values()) or None,
+                "Origin": "; ".join(["recorded" if record.get("recorded") else "computed", *data]),
             }
         stages.append(row)
     columns = ("Device", "Processor", "Threads", "Versions")
     listed = [{"": name, **dict(zip(columns, machine, strict=True))} for machine, name in machines.items()]
     since = [{"Stages": ", ".join(names), "Changed since": files} for files, names in changed.items()]
     return {
-        "stages": pd.DataFrame(stages).dropna(axis="columns", how="all"),
+        "stages": pd.DataFrame(stages),
         "unrecorded": left_out,
         "machines": pd.DataFrame(listed),
         "changed": pd.DataFrame(since),
