@@ -1,0 +1,166 @@
+"""Errors by cells, what a policy loses elsewhere, meshes side by side, transport, and learning."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from secondlook.reporting import comparisons, style
+from secondlook.study.declare import figure
+
+from .names import FAMILIES, FORESIGHT, ORACLE, POLICIES, SIZES
+from .selections import JUDGE, at_end, carried, cells, learned, log_errors
+
+LOOK = {  # colour and line of rules and policies
+    "uniform": (style.GREY, ":"),
+    JUDGE: (style.SERIES[2], "-"),
+    "jumps": ("#999933", "-"),
+    POLICIES[0]: (style.SERIES[0], "-"),
+    POLICIES[1]: (style.SERIES[1], "--"),
+    "policy": (style.SERIES[0], "-"),
+    "policy, reversed": (style.SERIES[1], "--"),
+    ORACLE: (style.INK, "-"),
+    FORESIGHT: (style.INK, "--"),
+}
+LABEL = {POLICIES[0]: "policy, independent", POLICIES[1]: "policy, messages"}
+
+
+@figure("static")
+def errors(rows: pd.DataFrame) -> Figure:
+    """Shows: the error in L2 against the number of cells, geometric means over problems and seeds, each policy on the family
+    that it was trained on; above meshes as in training, below larger problems.
+    """
+    table = log_errors(rows, "static", "size", "family", "method", "trained")
+    figure, panels = style.axes(2, len(FAMILIES), height=4.4, sharey="row")
+    for line, size in zip(panels, SIZES, strict=True):
+        for panel, family in zip(line, FAMILIES, strict=True):
+            for method in ("uniform", JUDGE, "jumps", *POLICIES, ORACLE):
+                values = np.exp(
+                    table.loc[size, family, method, family if method in POLICIES else "none"].dropna().groupby("step").mean()
+                )
+                colour, dashes = LOOK[method]
+                cells_ = _coarse(rows, size) + 3 * values.index.to_numpy()
+                panel.plot(cells_, values, color=colour, linestyle=dashes, label=LABEL.get(method, method))
+            panel.set(yscale="log", title=family if size == SIZES[0] else f"{family}, larger", xlabel="cells")
+        line[0].set_ylabel("error in $L_2$")
+    comparisons.legend(figure, panels[0, 0], 3)
+    return figure
+
+
+def _coarse(rows: pd.DataFrame, size: str) -> int:
+    """Cells of the first mesh: those of a mesh that is kept, less three for each cut."""
+    one = cells(rows, "static", size=size, family=FAMILIES[0], method=ORACLE)
+    cuts = rows[(rows.case == "static") & (rows["size"] == size) & (rows.metric == "below")].step.max()
+    return len(one) - 3 * int(cuts)
+
+
+@figure("static")
+def transfer(rows: pd.DataFrame) -> Figure:
+    """Shows: the error of a policy over that of the estimator in L2 on the same problems, by what it was trained on. Dots are
+    seeds, diamonds geometric means with their intervals; lines: the estimators (1, and by jumps) and the oracle (black).
+    """
+    ends = at_end(rows)
+    figure, panels = style.axes(2, len(FAMILIES), height=4.2, sharex=True, sharey=True)
+    lines = [(policy, trained) for policy in POLICIES for trained in FAMILIES]
+    for line, size in zip(panels, SIZES, strict=True):
+        for panel, family in zip(line, FAMILIES, strict=True):
+            judge = ends.loc[size, family, JUDGE, "none"]
+            for at, (policy, trained) in enumerate(lines):
+                comparisons.spread(panel, at, ends.loc[size, family, policy, trained] - judge, LOOK[policy][0], show=np.exp)
+            for rule in ("jumps", ORACLE):
+                panel.axvline(np.exp((ends.loc[size, family, rule, "none"] - judge).mean()), color=LOOK[rule][0], linewidth=0.8)
+            panel.axvline(1, color=style.GREY, linewidth=0.8)
+            panel.set(title=f"tested on {family}" + (", larger" if size == SIZES[1] else ""))
+            comparisons.lines(panel, [f"{'messages, ' if policy == POLICIES[1] else ''}{trained}" for policy, trained in lines])
+    for panel in panels[1]:
+        panel.set_xlabel("error over ZZ's")
+    for line in panels:
+        line[0].set_ylabel("trained on")
+    return figure
+
+
+@figure("static")
+def meshes(rows: pd.DataFrame) -> Figure:
+    """Shows: a larger problem, several circles: the meshes of the estimator in L2, of a policy that was trained on single
+    circles, and of greedy cuts by the true error, all with as many cells, darker where finer.
+    """
+    figure, panels = style.axes(1, 3, height=2.3)
+    for panel, (method, title) in zip(panels, ((JUDGE, JUDGE), (POLICIES[0], "policy"), (ORACLE, ORACLE)), strict=True):
+        _draw(panel, cells(rows, "static", size=SIZES[1], family="circles", method=method))
+        panel.set_title(title)
+    return figure
+
+
+def _draw(panel: Axes, mesh: pd.DataFrame) -> None:
+    """The cells of a mesh, darker where finer."""
+    shade = colormaps["Blues"](0.15 * np.log2(mesh.side.max() / mesh.side))
+    squares = [Rectangle((cell.x, cell.y), cell.side, cell.side) for cell in mesh.itertuples()]
+    panel.add_collection(PatchCollection(squares, facecolors=shade, edgecolors=style.INK, linewidths=0.25))
+    whole = (0, (mesh.x + mesh.side).max())
+    panel.set(xlim=whole, ylim=whole, xticks=[], yticks=[], aspect="equal")
+    panel.grid(visible=False)
+
+
+@figure("transport")
+def transport(rows: pd.DataFrame) -> Figure:
+    """Shows: the error at the end of every interval over that of greedy cuts by the true error; dots are seeds, lines geometric
+    means.
+    """
+    table = carried(rows)
+    figure, panel = style.axes(1, 1, height=2.8)
+    for method in (JUDGE, "jumps", "policy, reversed", "policy", FORESIGHT, "uniform"):
+        ratio = (table.loc[method] - table.loc[ORACLE]).unstack("seed")
+        colour, dashes = LOOK[method]
+        panel.plot(ratio.index, np.exp(ratio.mean(axis=1)), color=colour, linestyle=dashes, label=method)
+        for seed in ratio:
+            panel.plot(ratio.index, np.exp(ratio[seed]), "o", color=colour, markersize=2, alpha=0.4, markeredgewidth=0)
+    panel.axhline(1, color=LOOK[ORACLE][0], linewidth=0.8, label=ORACLE)
+    panel.set(yscale="log", xlabel="interval", ylabel="error over greedy's", xticks=ratio.index)
+    ticks = (0.5, 0.7, 1, 1.4)
+    panel.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+    comparisons.legend(figure, panel, 4)
+    return figure
+
+
+@figure("transport")
+def fronts(rows: pd.DataFrame) -> Figure:
+    """Shows: the meshes of the first interval for one circle that moves as the arrow does: of greedy cuts by the true error, of
+    the estimator in L2, of the policy, and of the oracle that looks ahead.
+    """
+    figure, panels = style.axes(1, 4, height=1.9)
+    first = rows[(rows.case == "transport") & (rows.seed == rows[rows.case == "transport"].seed.min())]
+    dy, dx = (first[first.metric == f"{axis} in a step"].value.iloc[0] for axis in ("rows", "columns"))
+    for panel, method in zip(panels, (ORACLE, JUDGE, "policy", FORESIGHT), strict=True):
+        _draw(panel, cells(rows, "transport", method=method))
+        panel.set_title(method)
+        size = np.hypot(dx, dy)
+        panel.annotate(
+            "", (0.5 + 0.13 * dx / size, -0.13 + 0.1 * dy / size), (0.5 - 0.13 * dx / size, -0.13 - 0.1 * dy / size),
+            xycoords="axes fraction", arrowprops={"arrowstyle": "->", "color": style.INK},
+        )  # fmt: skip
+    return figure
+
+
+@figure("optimisers")
+def learning(rows: pd.DataFrame) -> Figure:
+    """Shows: the error of the policy over that of greedy cuts by the true error, by updates and by work in gradients, trained
+    by Adam and by AdaHessian; means and ranges over seeds.
+    """
+    oracle = rows[(rows.case == "optimisers") & (rows.metric == "oracle")].groupby("seed").value.first()
+    spent = rows[(rows.case == "optimisers") & (rows.metric == "work")].groupby(["method", "step"]).value.first()
+    table = learned(rows, "optimisers").droplevel("lr")
+    figure, panels = style.axes(1, 2, height=2.4, sharey=True)
+    for method in table.index.unique("method"):
+        ratio = np.exp(table.loc[method] - oracle)
+        ratio = ratio[ratio.index > 0]
+        for panel, x in zip(panels, (ratio.index, spent[method][ratio.index]), strict=True):
+            panel.plot(x, ratio.mean(axis=1), "o-", color=style.COLOUR[method], label=method)
+            panel.fill_between(x, ratio.min(axis=1), ratio.max(axis=1), color=style.COLOUR[method], alpha=0.15, linewidth=0)
+    panels[0].set(xlabel="updates", ylabel="error over the oracle's")
+    panels[1].set(xlabel="work, gradients")
+    comparisons.legend(figure, panels[0], 2)
+    return figure

@@ -1,0 +1,181 @@
+"""Ratios of errors in L2 at equal numbers of cells: geometric means over test problems and seeds, t intervals over seeds, each
+of which trained its own policies and drew its own problems. The comparisons of a claim are a family, whose intervals hold
+together."""
+
+import numpy as np
+import pandas as pd
+
+from secondlook.study import comparison
+from secondlook.study.comparison import Family
+from secondlook.study.declare import measure
+from secondlook.study.statistics import Estimate, mean
+from secondlook.study.text import fixed, interval, key
+
+from .names import BELOW, FAMILIES, ORACLE, POLICIES, SIZES
+from .selections import ZZS, at_end, by_optimiser, carried, elsewhere, learned, looking_ahead, where_trained
+
+MARGIN = np.log(1.1)  # within which two errors count as the same
+
+
+def _factor(found: Estimate) -> Estimate:
+    """A mean logarithm as a factor."""
+    return Estimate(*np.exp([found.value, *found.ends]), n=found.n, p=found.p)
+
+
+def _most(found: list[Estimate]) -> Estimate:
+    """The largest value, lower end and upper end: below a bound where all of them are, above it where one of them is."""
+    return Estimate(*(max(ends) for ends in zip(*((e.value, *e.ends) for e in found), strict=True)), n=min(e.n for e in found))
+
+
+def _ratios(family: Family) -> dict[str, Estimate]:
+    """Of every comparison, and the largest and the smallest of them."""
+    found = {key(*name): _factor(d) for name, d in comparison.differences(family).items()}
+    least = min(found.values(), key=lambda e: e.value)
+    return found | {"largest": _most(list(found.values())), "smallest": least}
+
+
+@measure("static")
+def trained(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Every policy where it was trained, over the estimators by recovered gradients: independent_steps_zz_l2; E12a."""
+    return _ratios(where_trained(rows, ZZS))
+
+
+@measure("static")
+def over_jumps(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same over the estimator by jumps: independent_steps_jumps."""
+    return _ratios(where_trained(rows, ("jumps",)))
+
+
+@measure("static")
+def over_oracle(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same over greedy cuts by the true error."""
+    return _ratios(where_trained(rows, (ORACLE,)))
+
+
+@measure("static")
+def transferred(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Every policy on other families and larger problems, over the estimator in L2: larger_independent_steps_bumps (trained,
+    tested); E12b. `to_families` and `to_larger`: the largest of each kind."""
+    family = elsewhere(rows)
+    found = _ratios(family)
+    for name, size in (("to_families", SIZES[0]), ("to_larger", SIZES[1])):
+        found[name] = _most([found[key(*cell)] for cell in family if cell[0] == size])
+    return found
+
+
+@measure("static")
+def transferred_over_jumps(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same over the estimator by jumps."""
+    return _ratios(elsewhere(rows, "jumps"))
+
+
+@measure("static")
+def foreign(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """A policy on another family than its own, over the one of its kind that was trained there: independent_steps_bumps."""
+    ends = at_end(rows).loc["as trained"]
+    return _ratios(
+        {
+            (policy, family, tested): (ends.loc[tested, policy, family], ends.loc[tested, policy, tested])
+            for policy in POLICIES
+            for family in FAMILIES
+            for tested in FAMILIES
+            if family != tested
+        }
+    )
+
+
+@measure("static")
+def messages(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The policy that sees neighbours' states over the one that does not, each where it was trained, by family."""
+    ends = at_end(rows).loc["as trained"]
+    return _ratios({(f,): (ends.loc[f, POLICIES[1], f], ends.loc[f, POLICIES[0], f]) for f in FAMILIES})
+
+
+@measure("static")
+def below(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The share of problems on which a policy ends below the estimator in L2, where it was trained: independent_steps."""
+    found = rows[(rows.metric == "below") & (rows["size"] == "as trained") & (rows.family == rows.trained)]
+    return {key(*cell): mean(part.value) for cell, part in found.groupby(["method", "family"])}
+
+
+def _needed(family: Family, *names: tuple) -> Estimate:
+    """Pairs that would show a difference of 10 % at the family's level, in the comparison that scatters most of `names`, or of
+    all."""
+    spreads = [comparison.spread(np.subtract(*family[name])) for name in names or family]
+    s, level = max(spreads, key=lambda s: s.value), comparison.simultaneous(len(family))
+    value, *ends = (comparison.needed(MARGIN / end, level) for end in (s.value, *s.ends))
+    return Estimate(value, min(ends), max(ends), s.n)
+
+
+@measure("static")
+def n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Seeds that would show a difference of 10 % in every comparison of a claim."""
+    return {"trained": _needed(where_trained(rows, ZZS)), "transferred": _needed(elsewhere(rows))}
+
+
+@measure("static")
+def error_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Over greedy cuts by the true error, with each one's own interval: rules, and policies trained on the family."""
+    ends = at_end(rows)
+    lines = [*ZZS, "jumps", *POLICIES, *BELOW]
+    table = {"": [f"policy, {line}" if line in POLICIES else line for line in lines]}
+    for size in SIZES:
+        for family in FAMILIES:
+            here = ends.loc[size, family]
+            own = [here.loc[line, family if line in POLICIES else "none"] for line in lines]
+            column = [_factor(mean(line - here.loc[ORACLE, "none"])) for line in own]
+            table[family if size == SIZES[0] else f"{family}, larger"] = [fixed(ratio) for ratio in column]
+    return pd.DataFrame(table)
+
+
+@measure("transport")
+def ahead(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Transport, after the last interval: policy_true_error (policy over greedy cuts by the true error), policy_zz_l2,
+    policy_jumps, reversed_policy (told the velocity backwards, over itself), ahead_true_error (the oracle that looks ahead);
+    E12c."""
+    return _ratios(looking_ahead(rows))
+
+
+@measure("transport")
+def n_ahead(rows: pd.DataFrame) -> Estimate:
+    """Seeds that would show a difference of 10 % between the policy and the greedy rule by the true error."""
+    return _needed(looking_ahead(rows), ("policy", ORACLE))
+
+
+@measure("transport")
+def transport_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Errors over those of greedy cuts by the true error, by interval."""
+    table = carried(rows)
+    intervals = table.columns.levels[0]
+    return pd.DataFrame(
+        {"": table.index}
+        | {
+            f"interval {i}": [interval(_factor(mean(table.loc[m, i] - table.loc[ORACLE, i])), fixed) for m in table.index]
+            for i in intervals
+        }
+    )
+
+
+@measure("optimisers")
+def optimisers(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Errors of the policies that AdaHessian trained over those of Adam's, after as many updates and as much work; and of both
+    over the oracle's, after the last update: adam_oracle."""
+    found = {name: _factor(d) for name, d in comparison.differences(by_optimiser(rows)).items()}
+    oracle = rows[(rows.case == "optimisers") & (rows.metric == "oracle")].groupby("seed").value.first()
+    table = learned(rows, "optimisers").droplevel("lr")
+    last = table.index.get_level_values("step").max()
+    return found | {
+        f"{key(name)}_oracle": _factor(mean(table.loc[name, last] - oracle)) for name in table.index.unique("method")
+    }
+
+
+@measure("rates")
+def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every trial by which rates were chosen: the error after the last update over the oracle's, geometric means over seeds."""
+    table = learned(rows, "rates")
+    last = table.xs(table.index.get_level_values("step").max(), level="step")
+    oracle = rows[(rows.case == "rates") & (rows.metric == "oracle")].groupby("seed").value.first()
+    return pd.DataFrame(
+        [(method, f"{lr:g}", fixed(float(np.exp((line - oracle).mean())))) for (method, lr), line in last.iterrows()],
+        columns=["optimiser", "rate", "error over the oracle's"],
+    )
