@@ -51,14 +51,17 @@ def differences(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
 
 @measure()
 def published(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """The differences of the paper's Table 2, AdaHessian's accuracy less another's, by Welch: one family."""
+    """The differences of the paper's Table 2, AdaHessian's accuracy less another's, by Welch: one family; and with the ending
+    _n the runs of each method that would show MARGIN points, were their spreads the published ones."""
     family = {
         key(network, method): (found["AdaHessian"], found[method])
         for network, found in TABLE_2.items()
         for method in ("Adam", "AdamW", "SGD")
     }
     level = comparison.simultaneous(len(family))
-    return {name: welch_published(a, b, RUNS, level) for name, (a, b) in family.items()}
+    needed = {name: comparison.needed(MARGIN / np.hypot(a[1], b[1]), level) for name, (a, b) in family.items()}
+    found = {name: welch_published(a, b, RUNS, level) for name, (a, b) in family.items()}
+    return found | {f"{name}_n": Estimate(n) for name, n in needed.items()}
 
 
 @measure()
@@ -172,8 +175,8 @@ def divergences(rows: pd.DataFrame) -> dict[str, Estimate]:
 def rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Of each method: the factor with the best mean accuracy, the learning rate that it makes, whether it lies inside the
     range, and the drop: how far accuracy is below that of the best factor, in points, on average from a tenth to ten times that
-    factor. For the others AdaHessian's drop minus theirs, and whether the methods' drops are over the same multiples of their
-    best (centred)."""
+    factor. For the others AdaHessian's drop minus theirs and, with the ending _n, the seeds that would show MARGIN points; and
+    whether the methods' drops are over the same multiples of their best (centred)."""
     found, drops, multiples = {}, {}, {}
     rate = epochs(rows, case, "lr").max(axis=1)
     for method, table in by_factor(rows, case).items():
@@ -187,7 +190,8 @@ def rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     others = {f"over_{key(m)}": (drops["AdaHessian"], drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
     ours, theirs = multiples["AdaHessian"], [multiples[m] for m in ("SGD", "Adam", "AdamW")]
     centred = ends_a_decade_away(ours) and all(len(m) == len(ours) and np.allclose(m, ours, rtol=ROUNDED) for m in theirs)
-    return found | comparison.differences(others) | {"centred": Estimate(centred)}
+    needed = {f"{name}_n": n for name, n in comparison.n_to_decide(others, MARGIN).items()}
+    return found | comparison.differences(others) | needed | {"centred": Estimate(centred)}
 
 
 def ends_a_decade_away(multiples: pd.Index) -> bool:

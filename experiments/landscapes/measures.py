@@ -149,8 +149,8 @@ def out_of_minima(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure()
 def data(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Examples that batch descent sees before it arrives over those of the other kinds, and variation of the loss over that of
-    another kind, by run: geometric means; the chosen rates, how many of them lie at an end of their list, and the runs that
-    would show a tenth more variation."""
+    another kind, by run: geometric means; the chosen rates, how many of them lie at an end of their list, at how many rates
+    each kind arrives, by tuning run, and the runs that would show a tenth more variation."""
     seen, swings = (np.log(descents(rows, metric)) for metric in ("examples", "variation"))
     ratios = {
         "stochastic_faster": seen["batch"] - seen["stochastic"],
@@ -166,6 +166,9 @@ def data(rows: pd.DataFrame) -> dict[str, Estimate]:
     rates = rows[(rows.case == "data")].lr
     chosen = rows[(rows.case == "data") & (rows.metric == "variation")].groupby("method").lr.first()
     found |= {f"{key(kind)}_rate": Estimate(lr) for kind, lr in chosen.items()}
+    tried = rows[(rows.case == "data") & (rows.metric == "examples") & (rows.part != "reported")]
+    works = np.isfinite(tried.value).groupby([tried.method, tried.start]).sum()
+    found |= {f"{key(kind)}_works": mean(works[kind]) for kind in works.index.unique("method")}
     needed = n_to_decide({"swings": (swings["stochastic"], swings["batch"])}, np.log(TENTH))["swings"]
     return found | {"at_edge": Estimate(chosen.isin([rates.min(), rates.max()]).sum()), "needed": needed}
 
