@@ -168,7 +168,7 @@ def data(rows: pd.DataFrame) -> dict[str, Estimate]:
     found |= {f"{key(kind)}_rate": Estimate(lr) for kind, lr in chosen.items()}
     tried = rows[(rows.case == "data") & (rows.metric == "examples") & (rows.part != "reported")]
     works = np.isfinite(tried.value).groupby([tried.method, tried.start]).sum()
-    found |= {f"{key(kind)}_works": mean(works[kind]) for kind in works.index.unique("method")}
+    found |= {f"{key(kind)}_works": Estimate(works[kind].mean(), n=len(works[kind])) for kind in works.index.unique("method")}
     needed = n_to_decide({"swings": (swings["stochastic"], swings["batch"])}, np.log(TENTH))["swings"]
     return found | {"at_edge": Estimate(chosen.isin([rates.min(), rates.max()]).sum()), "needed": needed}
 
