@@ -72,31 +72,31 @@ def posterior(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("dimensions")
 def phi_error(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of estimates of phi, by prior, dimension, ensemble size and method."""
-    return {key(*at): mean(values) for at, values in errors(rows).iterrows()}
-
-
-def _ratios(rows: pd.DataFrame) -> dict[tuple, Estimate]:
-    """Error of the network, chosen by component, over that of the better of the two others; all are simultaneous."""
+    """Of estimates of phi, by prior and method: in the fewest dimensions with the fewest members (`least`), and in the most
+    with the most (`most`)."""
     found = errors(rows)
-    result = {}
-    groups = found.groupby(["prior", "dimension", "members"])
-    for at, table in groups:
-        own = table.droplevel(["prior", "dimension", "members"])
-        others = own.loc[["linear", "likelihood"]]
-        rival = own.loc[others.mean(axis=1).idxmin()]
-        result[at] = mean(own.loc["chosen"] / rival, simultaneous(groups.ngroups))
-    return result
+    ends = {"least": min, "most": max}
+    return {
+        key(prior, name, method): mean(found.loc[prior, end(found.index.unique(1)), end(found.index.unique(2)), method])
+        for prior in found.index.unique("prior")
+        for method in found.index.unique("method")
+        for name, end in ends.items()
+    }
 
 
 @measure("dimensions")
 def error_ratio(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Those, for each prior and ensemble size in the most dimensions; `_all`: hulls over ensemble sizes."""
-    found = _ratios(rows)
-    most = max(d for _, d, _ in found)
-    result = {key(prior, members): estimate for (prior, d, members), estimate in found.items() if d == most}
-    largest = max(members for _, _, members in found)
-    return result | {key(prior, "most"): found[prior, d, m] for prior, d, m in found if (d, m) == (most, largest)}
+    """Error of the network, chosen by component, over that of the better of linear function and likelihoods, in the most
+    dimensions, with the fewest members (`least`) and the most; simultaneous over priors and ensemble sizes."""
+    found = errors(rows).xs(max(errors(rows).index.unique("dimension")), level="dimension")
+    priors, sizes = found.index.unique("prior"), found.index.unique("members")
+    result = {}
+    for prior in priors:
+        for name, members in (("least", min(sizes)), ("most", max(sizes))):
+            own = found.loc[prior, members]
+            rival = own.loc[own.loc[["linear", "likelihood"]].mean(axis=1).idxmin()]
+            result[key(prior, name)] = mean(own.loc["chosen"] / rival, simultaneous(len(priors) * len(sizes)))
+    return result
 
 
 @measure("dimensions")
@@ -153,6 +153,14 @@ def seconds_ratio(rows: pd.DataFrame) -> dict[str, Estimate]:
     found = tracked(rows, "seconds").mean(axis=1)
     ratios = [found[(*at, "learnt")] / found[(*at, "EnKF")] for at in cells(rows)]
     return {"least": Estimate(min(ratios)), "largest": Estimate(max(ratios))}
+
+
+@measure("tracking")
+def run_seconds(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Processor's seconds of a run of the learnt and of the ensemble Kalman filter together."""
+    found = tracked(rows, "seconds").mean(axis=1)
+    steps, runs = rows[rows.case == "tracking"].step.max(), tracked(rows).shape[1]
+    return {key(*at): Estimate(sum(found[(*at, m)] for m in ("EnKF", "learnt")) * steps / runs) for at in cells(rows)}
 
 
 @measure("tracking")

@@ -2,17 +2,23 @@
 order, published errors, and measures and text of small runs."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from sections import section
 from torch.testing import assert_close
 
 from secondlook.optim import AdaHessian
-from secondlook.study.experiment import Experiment
+from secondlook.reporting import style
+from secondlook.study import claims
+from secondlook.study import measures as study
+from secondlook.study.experiment import Experiment, run
+from secondlook.study.place import Place
 
 EXPERIMENT = Experiment(ROOT, "ensemble_filter")
-analysis, cycling, networks, priors, systems = (
-    EXPERIMENT.part(name) for name in ("analysis", "cycling", "networks", "priors", "systems")
+analysis, cycling, networks, priors, systems, selections, measures = (
+    EXPERIMENT.part(name) for name in ("analysis", "cycling", "networks", "priors", "systems", "selections", "measures")
 )
 
 
@@ -229,3 +235,91 @@ def test_the_baselines_reach_the_errors_that_dapper_publishes(name, method, memb
     truth = system.truth(20, 110, generator(5))
     found = cycling.follow(system, truth, method, members, torch.full((20,), inflation).double(), 1.0, 10, generator(6))
     assert found.rmse.mean().item() == pytest.approx(published, rel=0.15)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    settings = [EXPERIMENT.setting(case, "smoke") for case in EXPERIMENT.cases]
+    return pd.concat([run(EXPERIMENT, setting, Place(folder / setting.case)) for setting in settings], ignore_index=True)
+
+
+def test_a_run_is_repeated_to_the_last_bit_but_for_its_seconds(rows, tmp_path):
+    again = run(EXPERIMENT, EXPERIMENT.setting("tuning", "smoke"), Place(tmp_path))
+    kept = again.metric != "seconds"
+    assert rows[rows.case == "tuning"].value[kept.to_numpy()].tolist() == again.value[kept].tolist()
+
+
+def test_measures_claims_text_and_figures_of_small_runs(rows):
+    found = study.from_plain(study.to_plain(study.summarise(EXPERIMENT, rows)))
+    judged = [claims.judge(claim, EXPERIMENT, found) for claim in claims.declared(EXPERIMENT)]
+    assert [claim["id"] for claim in judged] == ["E11a", "E11b", "E11c", "E11d"]
+    assert all(np.isfinite(number["value"]) for claim in judged for number in claim["measured"])
+    text = section(EXPERIMENT, found)
+    assert all(f"({claim['id']}: {claim['id']})" in text for claim in judged)
+    style.apply()
+    for name in EXPERIMENT.figures:
+        assert all(axis.lines for axis in EXPERIMENT.made("figures", name, rows).axes)
+
+
+def test_every_filter_is_tuned_over_the_same_trials_on_other_runs():
+    tuning, tracking = (EXPERIMENT.setting(case) for case in ("tuning", "tracking"))
+    assert not set(tuning.seeds) & set(tracking.seeds) and not {s + 1 for s in tuning.seeds} & set(tracking.seeds)
+    assert set(tuning.parameters["trials"]) == set(tracking.parameters["tuned"])
+    for where, best in tracking.parameters["tuned"].items():
+        tried = tuning.parameters["trials"][where]
+        assert set(best) == set(selections.FILTERS)
+        assert all(inflation in tried["inflation"] and radius in tried["radius"] for inflation, radius in best.values())
+
+
+def filtered(case, errors):
+    """Rows of errors: {(system, members, method, radius, inflation): one value a run}."""
+    names = ("system", "members", "method", "radius", "inflation")
+    return pd.DataFrame(
+        {"case": case, "metric": "rmse", **dict(zip(names, at, strict=True)), "run": run, "value": value, "step": 10}
+        for at, values in errors.items()
+        for run, value in enumerate(values)
+    )
+
+
+def test_the_best_trial_has_the_least_error_and_says_whether_it_lies_inside():
+    errors = {("a", 50, "EnKF", 1.0, factor): [error, error] for factor, error in ((0.9, 3), (1.0, 1), (1.1, 2))}
+    errors |= {("a", 50, "ETKF", radius, 1.0): [radius, 6 - radius / 2] for radius in (4.0, 8.0, 16.0)}
+    found = selections.best(filtered("tuning", errors))
+    assert found.loc["a", 50, "EnKF"].tolist() == [1.0, 1.0, 1.0, True, True]
+    assert found.loc["a", 50, "ETKF"].tolist() == [4.0, 1.0, 4.0, False, False]
+
+
+def test_gains_are_fractions_of_the_rival_s_error_run_by_run():
+    runs = [1.0, 2.0, 4.0]
+    errors = {("a", 50, "EnKF", 1.0, 1.0): runs, ("a", 50, "ETKF", 1.0, 1.0): [0.75 * x for x in runs]}
+    errors[("a", 50, "learnt", 1.0, 1.0)] = [0.5 * x for x in runs]
+    rows = filtered("tracking", errors)
+    (gain,), (over,) = (measures.gain(rows, rival).values() for rival in ("EnKF", "ETKF"))
+    assert (gain.value, gain.low, gain.high, gain.n) == pytest.approx((0.5, 0.5, 0.5, 3))
+    assert over.value == pytest.approx(1 / 3)
+
+
+def test_the_largest_bias_has_its_sign_and_the_hull_holds_all_intervals():
+    values = {"a": [0.0, 0.02], "b": [-0.5, -0.3]}
+    rows = pd.DataFrame(
+        {"case": "posterior", "metric": "bias", "prior": prior, "quantile": 0.5, "method": m, "seed": seed, "value": value}
+        for prior, pair in values.items()
+        for m in selections.METHODS
+        for seed, value in enumerate(pair)
+    )
+    found = measures.bias(rows)
+    assert found["enkf"].value == found["enkf_b"].value == pytest.approx(-0.4) and found["enkf_a"].value == pytest.approx(0.01)
+    assert (found["enkf_all"].low, found["enkf_all"].high) == (found["enkf_b"].low, max(found[f"enkf_{p}"].high for p in "ab"))
+
+
+def test_an_estimate_of_phi_is_set_beside_the_better_of_its_rivals():
+    errors = {"linear": [0.4, 0.6], "likelihood": [0.9, 0.1 + 0.95], "chosen": [0.2, 0.3], "network": [1.0, 1.0]}
+    rows = pd.DataFrame(
+        {"case": "dimensions", "prior": "joint", "dimension": d, "members": 50, "method": m, "run": i, "value": v}
+        for d in (1, 40)
+        for m, pair in errors.items()
+        for i, v in enumerate(pair)
+    ).assign(metric="error")
+    found = measures.error_ratio(rows)
+    assert found["joint_least"].value == found["joint_most"].value == pytest.approx(0.5)
