@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
@@ -45,6 +46,9 @@ def errors(rows: pd.DataFrame) -> Figure:
                 cells_ = _coarse(rows, size) + 3 * values.index.to_numpy()
                 panel.plot(cells_, values, color=colour, linestyle=dashes, label=LABEL.get(method, method))
             panel.set(yscale="log", title=family if size == SIZES[0] else f"{family}, larger", xlabel="cells")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            panel.yaxis.set_minor_locator(NullLocator())
         line[0].set_ylabel("error in $L_2$")
     comparisons.legend(figure, panels[0, 0], 3)
     return figure
@@ -137,11 +141,9 @@ def fronts(rows: pd.DataFrame) -> Figure:
     for panel, method in zip(panels, (ORACLE, JUDGE, "policy", FORESIGHT), strict=True):
         _draw(panel, cells(rows, "transport", method=method))
         panel.set_title(method)
-        size = np.hypot(dx, dy)
-        panel.annotate(
-            "", (0.5 + 0.13 * dx / size, -0.13 + 0.1 * dy / size), (0.5 - 0.13 * dx / size, -0.13 - 0.1 * dy / size),
-            xycoords="axes fraction", arrowprops={"arrowstyle": "->", "color": style.INK},
-        )  # fmt: skip
+        middle, length = panel.get_xlim()[1] / 2, panel.get_xlim()[1] / 8 / np.hypot(dx, dy)
+        way = {"xytext": (middle - length * dx, middle - length * dy), "xy": (middle + length * dx, middle + length * dy)}
+        panel.annotate("", **way, arrowprops={"arrowstyle": "-|>", "color": style.SERIES[2], "linewidth": 1.5})
     return figure
 
 

@@ -169,6 +169,15 @@ def optimisers(rows: pd.DataFrame) -> dict[str, Estimate]:
     }
 
 
+@measure("optimisers")
+def untrained(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The error of policies before their first update over the oracle's: the least and the most over seeds."""
+    table = learned(rows, "optimisers").xs(0, level="step").iloc[0]
+    oracle = rows[(rows.case == "optimisers") & (rows.metric == "oracle")].groupby("seed").value.first()
+    ratios = np.exp(table - oracle)
+    return {"least": Estimate(ratios.min()), "most": Estimate(ratios.max())}
+
+
 @measure("rates")
 def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Every trial by which rates were chosen: the error after the last update over the oracle's, geometric means over seeds."""
