@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from secondlook.reporting import comparisons, style
@@ -15,26 +16,28 @@ from .selections import ADAHESSIAN, COMPARED, GAIN, final, gradients, looks, tri
 
 @figure("rates")
 def sweep(rows: pd.DataFrame) -> Figure:
-    """Shows: for each method, excess after the pass by the rate of the networks and that of the tables, means over seeds; ring:
-    its least. White: a run diverged.
+    """Shows: for each method, excess after the pass in millinats by the rate of the networks and that of the tables, means over
+    seeds; framed: its least. White: a run diverged.
     """
     tables = trials(rows)
-    figure, panels = style.axes(1, len(tables), height=2.1)
+    figure, panels = style.axes(1, len(tables), height=2.6)
     finite = np.concatenate([table.to_numpy()[np.isfinite(table)] for table in tables.values()])
     norm = LogNorm(finite.min(), finite.max())
     for panel, (method, table) in zip(panels, tables.items(), strict=True):
         shown = table.where(np.isfinite(table))
-        drawn = panel.imshow(shown, cmap=style.SURFACE, norm=norm, origin="lower", aspect="auto")
-        lr, table_lr = table.stack().idxmin()
-        at = table.columns.get_loc(table_lr), table.index.get_loc(lr)
-        panel.plot(*at, "o", markersize=7, color="white", markerfacecolor="none", markeredgewidth=1.5)
-        panel.set_xticks(range(len(table.columns)), labels=[f"{rate:g}" for rate in table.columns], rotation=90)
+        panel.imshow(shown, cmap=style.SURFACE, norm=norm, origin="lower", aspect="auto")
+        for (row, column), excess in np.ndenumerate(shown):
+            if np.isfinite(excess):
+                colour = "white" if norm(excess) < 0.5 else style.INK
+                panel.text(column, row, f"{excess:.1f}", ha="center", va="center", fontsize=7, color=colour)
+                if excess == shown.min().min():
+                    panel.add_patch(Rectangle((column - 0.45, row - 0.45), 0.9, 0.9, fill=False, color="white", linewidth=1.5))
+        panel.set_xticks(range(len(table.columns)), labels=[f"{rate:g}" for rate in table.columns])
         panel.set_yticks(range(len(table)), labels=[f"{rate:g}" for rate in table.index])
         panel.set(title=method.replace(" + ", "\n+ "))
         panel.grid(False)
     panels[0].set(ylabel="rate of the networks")
     panels[len(panels) // 2].set(xlabel="rate of the tables")
-    _decimal(figure.colorbar(drawn, ax=panels, label="excess, millinats").ax.yaxis)
     return figure
 
 

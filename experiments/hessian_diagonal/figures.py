@@ -1,9 +1,12 @@
 """Where AdaHessian's running mean goes, which estimator to use at which budget, what averaging does, and what it is worth."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from secondlook.reporting import style
@@ -25,6 +28,7 @@ COLOUR = {  # after Okabe and Ito, as in style.COLOUR
     "layer sums": "#009e73",
     "Gauss-Newton": style.INK,
 }
+MARK = dict(zip(COLOUR, "oXPvs^<hD", strict=True))
 STAGES = {"start": "at the start", "middle": "half of the first loss", "late": "2 % of the first loss"}
 FLOOR = 1e-3  # of errors on logarithmic axes; what is exact stands there
 
@@ -51,17 +55,10 @@ def _exact(axis: Axes) -> None:
     axis.minorticks_off()
 
 
-def _beside(axis: Axes, ends: dict[str, float], gap: float) -> None:
-    """Names of lines right of the axis, at their ends' heights, moved apart to `gap` of the axis' height."""
-    top, bottom = (np.log(limit) for limit in reversed(axis.get_ylim()))
-    names = sorted(ends, key=ends.get)
-    heights = np.array([(np.log(ends[name]) - bottom) / (top - bottom) for name in names])
-    for _ in range(500):
-        overlap = np.clip(gap - np.diff(heights), 0, None) / 2
-        heights[:-1] -= overlap
-        heights[1:] += overlap
-    for name, height in zip(names, heights, strict=True):
-        axis.text(1.04, height, name, transform=axis.transAxes, color=COLOUR[name], va="center", fontsize=8)
+def _names(figure: Figure, methods: Iterable[str]) -> None:
+    """Colours and marks of the methods, above the whole figure."""
+    handles = [Line2D([], [], color=COLOUR[name], marker=MARK[name], label=name) for name in methods]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, columnspacing=1.4)
 
 
 @figure("matrices", "limits", "networks")
@@ -161,22 +158,19 @@ def budgets(rows: pd.DataFrame) -> Figure:
     stages = select.stages(rows, "networks")
     errors, costs = select.draws(rows, "error"), select.costs(rows)
     laws = select.of_case(rows, "networks", "law").groupby(select.CELL).value.first()
-    figure, panels = style.axes(len(NETWORKS), len(stages), height=6.2, sharex=True, sharey=True, squeeze=False)
+    figure, panels = style.axes(len(NETWORKS), len(stages), height=5.4, sharex=True, sharey=True, squeeze=False)
     top = 2 * errors.xs("Hutchinson", level="method").max().max()
     for line, (network, name) in zip(panels, NETWORKS.items(), strict=True):
         for axis, stage in zip(line, stages, strict=True):
             axis.set(xscale="log", yscale="log", xlim=(0.4, 2000), ylim=(FLOOR / 1.4, top))
-            cell, x, ends = errors.loc[network, stage], np.array([1, 1000]), {}
+            cell, x = errors.loc[network, stage], np.array([1, 1000])
             axis.plot(x, laws[network, stage] / np.sqrt(x), ":", color=style.INK, linewidth=0.9)
             for method, colour in COLOUR.items():
                 if method == "Diag++" or method not in cell.index:
                     continue
                 values = cell.loc[method].clip(lower=FLOOR).T
                 at = costs[network, stage, method]
-                _band(axis, at, values, colour, marker="D" if method == "Gauss-Newton" else "o", linewidth=1.2)
-                ends[method] = values.iloc[:, -1].mean()
-            if axis is line[-1]:
-                _beside(axis, ends, 0.1)
+                _band(axis, at, values, colour, marker=MARK[method], linewidth=1.2)
         line[0].set_ylabel(f"{name}\nrelative error")
     for axis, stage in zip(panels[0], stages, strict=True):
         axis.set_title(STAGES.get(stage, stage))
@@ -185,6 +179,8 @@ def budgets(rows: pd.DataFrame) -> Figure:
     _plain(panels[0, 0], "x", "y")
     _exact(panels[0, 0])
     panels[0, 0].set_xticks([1, 10, 100, 1000])
+    there = errors.index.unique("method")
+    _names(figure, (method for method in COLOUR if method in there and method != "Diag++"))
     return figure
 
 
@@ -227,7 +223,6 @@ def clock(rows: pd.DataFrame) -> Figure:
     figure, panels = style.axes(1, 3, height=2.9, sharey=True, sharex=True)
     for axis, (network, name) in zip(panels, NETWORKS.items(), strict=True):
         axis.set(xscale="log", yscale="log", ylim=(FLOOR / 1.4, 20), title=name)
-        ends = {}
         for method, colour in COLOUR.items():
             if method not in errors:
                 continue
@@ -235,15 +230,14 @@ def clock(rows: pd.DataFrame) -> Figure:
             middle = t.median()
             axis.errorbar(
                 middle, e.median(), xerr=[middle - t.quantile(0.25), t.quantile(0.75) - middle],
-                color=colour, marker="D" if method == "Gauss-Newton" else "o", elinewidth=0.7,
+                color=colour, marker=MARK[method], elinewidth=0.7,
             )  # fmt: skip
-            ends[method] = e.median().iloc[-1]
-        if axis is panels[-1]:
-            _beside(axis, ends, 0.075)
     panels[0].set_ylabel("relative error")
     panels[1].set_xlabel("time, in gradients")
     _plain(panels[0], "x", "y")
     _exact(panels[0])
+    there = errors.columns.unique("method")
+    _names(figure, (method for method in COLOUR if method in there))
     return figure
 
 

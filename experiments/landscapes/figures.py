@@ -49,19 +49,20 @@ def _plan(axis: Axes, rows: pd.DataFrame, name: str) -> None:
 def contours(rows: pd.DataFrame) -> Figure:
     """The three surfaces of the animations with all paths.
 
-    Shows: paths of nine optimisers from one start (circle), each at its own best rate without noise; minima as stars.
+    Shows: paths of nine optimisers from one start (circle), each at its own best rate without noise; minima as stars. Above
+    those whose step is the gradient or a mean of it, and Newton's; below those that divide it by its size.
     """
-    figure, panels = style.axes(1, 3, height=2.8)
-    for axis, name in zip(panels, CLASSICAL, strict=True):
-        _plan(axis, rows, name)
-        for method in RACERS:
-            path = _path(rows, name, method)
-            line = "--" if method in ("Nesterov", "AdaBelief") else "-"
-            axis.plot(*path.T, line, color=style.COLOUR[method], linewidth=1.0, label=method)
-        axis.plot(*path[0], "o", color=style.INK, markerfacecolor="white", markersize=5, zorder=6)
-    panels[0].set_ylabel("$y$")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, handlelength=1.6, columnspacing=1.2)
+    figure, panels = style.axes(2, 3, height=4.6, sharex="col", sharey="col")
+    for methods, line in zip((RACERS[:3] + RACERS[-1:], RACERS[3:-1]), panels, strict=True):
+        for axis, name in zip(line, CLASSICAL, strict=True):
+            _plan(axis, rows, name)
+            for method, look in zip(methods, ("-", "--", "-.", ":", (0, (5, 1, 1, 1))), strict=False):
+                path = _path(rows, name, method)
+                axis.plot(*path.T, linestyle=look, color=style.COLOUR[method], linewidth=1.1, label=method)
+            axis.plot(*path[0], "o", color=style.INK, markerfacecolor="white", markersize=5, zorder=6)
+            axis.set(title=name if line is panels[0] else "", xlabel="$x$" if line is panels[-1] else "")
+        line[0].set_ylabel("$y$")
+        line[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.2)
     return figure
 
 
@@ -128,8 +129,10 @@ def sensitivity(rows: pd.DataFrame) -> Figure:
             axis.set(title=f"{name}, {'with' if noise == 'noisy' else 'without'} noise")
             axis.set(yticks=np.arange(len(methods)) + 0.5, yticklabels=methods, ylim=(len(methods), 0))
             axis.grid(False)
+    shown = powers[powers % 5 == 0].astype(int)
     for axis in panels[1]:
-        axis.set(xlabel="learning rate, power of 2")
+        axis.set(xlabel="learning rate")
+        axis.set_xticks(shown, labels=[f"$2^{{{power}}}$" for power in shown])
     bar = figure.colorbar(mesh, ax=panels, location="right", shrink=0.5, aspect=18, label="starts that arrive")
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     return figure

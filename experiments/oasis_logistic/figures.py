@@ -3,40 +3,46 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from secondlook.reporting import style
+from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
-from .selections import METHODS, STOCHASTIC, at_the_end, level_of, levels, problems, until, work, wrong
+from .selections import METHODS, STOCHASTIC, at_the_end, level_of, levels, problems, ratio, until, work, wrong
 
 LINE = {"OASIS, fixed": "--", "L-BFGS": ":", "AdGD": "-."}
-WIDE = {"OASIS": 2.2}
+MARK = {"Adam": "o", "AdaHessian": "s"}  # where lines are alike in grey
+WIDE = {"OASIS": 2.4}
+SHOWN = (
+    "cancer",
+    "digits",
+    "rotated 1e2",
+    "rotated 1e4",
+    "sparse 1e4",
+    "sparse 1e6",
+)  # of each kind, the easier and the harder
 MISS = 3.0  # where a miss is drawn, in multiples of the most epochs seen
 MOST = 10.0  # of the axis of gaps; what is beyond is drawn there
 
 
 @figure("deterministic")
 def courses(rows: pd.DataFrame) -> Figure:
-    """Shows: median epochs until the gap has fallen to each level, one panel a problem; a line ends where the median misses."""
-    names, steps = problems(rows, "deterministic"), levels(rows, "deterministic")
-    columns = 5
-    figure, panels = style.axes(-(-len(names) // columns), columns, height=3.9, sharey=True, sharex=True, squeeze=False)
+    """Shows: median epochs until the gap has fallen to each level, on two problems of each kind; a line ends where the median
+    misses.
+    """
+    names = [name for name in SHOWN if name in problems(rows, "deterministic")]
+    steps, columns = levels(rows, "deterministic"), 3
+    figure, panels = style.axes(-(-len(names) // columns), columns, height=4.0, sharey=True, sharex=True, squeeze=False)
     medians = {level: until(rows, "deterministic", level).groupby(level="problem").median() for level in steps}
     for panel, name in zip(panels.flat, names, strict=False):
         for method in METHODS:
-            epochs = [1, *(medians[level].loc[name, method] for level in steps)]
+            epochs = np.array([1, *(medians[level].loc[name, method] for level in steps)])
             there = np.isfinite(epochs)
             look = {"color": style.COLOUR[method], "linestyle": LINE.get(method, "-"), "linewidth": WIDE.get(method, 1.2)}
-            panel.plot(
-                np.array(epochs)[there],
-                np.array([1, *steps])[there],
-                **look,
-                label=method,
-                zorder=3 if method == "OASIS" else 2,
-            )
+            panel.plot(epochs[there], np.array([1, *steps])[there], marker=MARK.get(method), label=method, **look)
         panel.set(xscale="log", yscale="log", title=name, xlim=(1, None))
         panel.set_yticks([1, 1e-2, 1e-4, 1e-6, 1e-8])
+    for panel in panels.flat[len(names) :]:
+        panel.set_visible(False)
     for panel in panels[-1]:
         panel.set_xlabel("epochs")
     for panel in panels[:, 0]:
@@ -47,43 +53,35 @@ def courses(rows: pd.DataFrame) -> Figure:
 
 @figure("deterministic")
 def ratios(rows: pd.DataFrame) -> Figure:
-    """Shows: epochs (a) and work (b) to the target over those of OASIS, a dot a seed and a bar at the median; to the right of
-    the line at 1 OASIS is faster, in the grey band slower by less than 2. At the edges only one of the two arrives.
+    """Shows: for each method and problem, epochs to the target over those of OASIS, a dot a seed and a bar at the median, and
+    below a diamond at the median of work; to the right of the line at 1 OASIS is faster, in the grey band slower by less than
+    2. At the edges only one of the two arrives.
     """
     names = problems(rows, "deterministic")
-    shown = ("GD", "AdGD", "Adam", "AdaHessian", "L-BFGS", "OASIS, fixed")
-    figure, panels = style.axes(1, 2, height=4.6, sharey=True)
+    shown = ("GD", "AdGD", "L-BFGS", "Adam", "AdaHessian", "OASIS, fixed")
+    figure, panels = style.axes(2, 3, height=5.4, sharex=True, sharey=True)
     edge = 300.0
     spent = until(rows, "deterministic")
-    for panel, table, title in zip(panels, (spent, work(spent)), ("(a) epochs", "(b) work"), strict=True):
-        panel.axvspan(1 / 2, 1, color="#eeeeee", linewidth=0)
+    tables = {"epochs": spent, "work": work(spent)}
+    for panel, method in zip(panels.flat, shown, strict=True):
+        panel.axvspan(1 / 2, 1, color="#e6e6e6", linewidth=0)
         panel.axvline(1, color=style.INK, linewidth=0.7)
+        colour = style.COLOUR[method]
         for row, name in enumerate(names):
-            part = table.loc[name]
-            for i, method in enumerate(shown):
-                height = row + (i - 2.5) * 0.14
-                with np.errstate(invalid="ignore"):
-                    found = (part[method] / part["OASIS"]).to_numpy()
-                if np.isnan(found).all():
+            for metric, table in tables.items():
+                found = ratio(table.loc[name, method], table.loc[name, "OASIS"]).clip(1 / edge, edge)
+                if found.empty:
                     continue
-                found = np.clip(found[~np.isnan(found)], 1 / edge, edge)
-                panel.plot(
-                    found,
-                    np.full(len(found), height),
-                    "o",
-                    color=style.COLOUR[method],
-                    markersize=2,
-                    alpha=0.35,
-                    markeredgewidth=0,
-                )
-                panel.plot(np.median(found), height, "|", color=style.COLOUR[method], markersize=6, markeredgewidth=1.6)
-        panel.set(xscale="log", xlim=(0.7 / edge, 1.4 * edge), title=title, xlabel="of the method, over those of OASIS")
-        panel.set_xticks([1 / edge, 0.1, 1, 10, edge], ["OASIS\nmisses", "0.1", "1", "10", "method\nmisses"])
-        panel.grid(axis="y", visible=False)
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].invert_yaxis()
-    handles = [Line2D([], [], color=style.COLOUR[m], marker="o", linestyle="", label=m) for m in shown]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(shown))
+                if metric == "work":
+                    panel.plot(found.median(), row + 0.25, "D", color=colour, markersize=3.5, markerfacecolor="white")
+                    continue
+                panel.plot(found, [row - 0.15] * len(found), "o", color=colour, markersize=3, alpha=0.4, markeredgewidth=0)
+                panel.plot(found.median(), row - 0.15, "|", color=colour, markersize=8, markeredgewidth=1.8)
+        panel.set(xscale="log", xlim=(0.7 / edge, 1.4 * edge), title=method)
+        comparisons.lines(panel, names)
+    panels[0, 0].set_xticks([1 / edge, 0.1, 1, 10, edge], ["OASIS\nmisses", "0.1", "1", "10", "method\nmisses"])
+    panels[0, 0].minorticks_off()
+    figure.supxlabel("epochs (dots, bar) and work (diamond) of the method, over those of OASIS", fontsize=9)
     return figure
 
 
@@ -105,13 +103,12 @@ def constants(rows: pd.DataFrame) -> Figure:
     for column, name in enumerate(names):
         level = level_of(rows, name)
         for panel, shown in zip(panels[:, column], (lines, others), strict=True):
-            for label, (method, constant, colour, line) in shown.items():
+            for mark, (label, (method, constant, colour, line)) in zip("osDv", shown.items(), strict=False):
                 table = wrong(rows, name, method, constant, level).replace(np.inf, top).clip(lower=1)
                 middle = table.median()
                 spread = [middle - table.min(), table.max() - middle]
-                panel.errorbar(
-                    table.columns, middle, yerr=spread, color=colour, linestyle=line, marker="o", elinewidth=0.7, label=label
-                )
+                look = {"color": colour, "linestyle": line, "marker": mark, "markersize": 4, "elinewidth": 0.7}
+                panel.errorbar(table.columns, middle, yerr=spread, label=label, **look)
             panel.axhline(top, color=style.INK, linewidth=0.6, linestyle="--")
             panel.set(xscale="log", yscale="log", ylim=(3, 1.6 * top))
             panel.set_xticks([0.01, 1, 100], ["0.01", "1", "100"])
@@ -137,12 +134,12 @@ def batches(rows: pd.DataFrame) -> Figure:
             colour = style.COLOUR[method.removesuffix(", same batch")]
             found = np.clip(ends.loc[name][method], None, MOST)
             face = "white" if method.endswith("same batch") else colour
-            panel.plot(found, np.full(len(found), height), "o", color=colour, markerfacecolor=face, markersize=2.5, alpha=0.5)
+            panel.plot(found, np.full(len(found), height), "o", color=colour, markerfacecolor=face, markersize=3.5, alpha=0.5)
             panel.plot(np.median(found), height, "|", color=colour, markersize=9, markeredgewidth=2)
         panel.axvline(1, color=style.INK, linewidth=0.7)
         panel.axvline(1e-2, color=style.INK, linewidth=0.7, linestyle=":")
         panel.set(xscale="log", title=name, xlabel="gap", xlim=(1e-4, 1.3 * MOST))
-        panel.set_xticks([1e-4, 1e-2, 1])
+        panel.set_xticks([1e-3, 1e-1, 10])
         panel.grid(axis="y", visible=False)
     panels[0, 0].set_yticks(range(len(STOCHASTIC)), STOCHASTIC)
     panels[0, 0].invert_yaxis()

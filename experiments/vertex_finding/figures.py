@@ -15,7 +15,8 @@ from .names import MODELS, RULES, STARTS, TUNED
 from .selections import QUESTIONS, by_epoch, families, instrument, networks, of_methods, test_losses, trials, watched
 
 MAIN = ("Adam", "adaptive", "careful", "EVE")
-LINE = {"careful": "--", "careful, back": ":"}  # where nothing is cut these hide Adam
+LINE = {"careful": "--", "careful, back": ":"}
+WIDTH = {"Adam": 3.0}  # wide, under what does the same as long as nothing is cut or chosen
 EPS = 1e-5  # of the loss, added to target and predictions: what it sees
 FROM = {"small": "from the small rate", "tuned": "from the tuned rate"}
 
@@ -45,9 +46,9 @@ def event(rows: pd.DataFrame) -> Figure:
     density, target = listed("density"), listed("target")
     histograms.fill_between(density.index, density, step="mid", color="#d9d9d9", linewidth=0, label="density, tracks")
     histograms.plot(target.index, target + EPS, color=style.INK, label="target")
-    for model, colour in (("AllCNN", style.COLOUR["Adam"]), ("DDplus", style.COLOUR["AdaHessian"])):
+    for model, colour, line in zip(("AllCNN", "DDplus"), style.SERIES[::2], ("-", "--"), strict=False):
         found = watched(rows, "prediction").query("model == @model").sort_values("at")
-        histograms.plot(found["at"], found.value + EPS, color=colour, linewidth=1, label=model)
+        histograms.plot(found["at"], found.value + EPS, line, color=colour, linewidth=1.2, label=model)
     histograms.set(xlabel="z, mm", ylabel="in a bin", yscale="log", ylim=(EPS / 2, None))
     histograms.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
     return figure
@@ -62,17 +63,24 @@ def sweep(rows: pd.DataFrame) -> Figure:
     for panel, model in zip(panels[0], models, strict=True):
         for rule in TUNED:
             losses = table.loc[model, rule]
-            look = {"color": style.COLOUR[rule], "linestyle": LINE.get(rule, "-"), "label": rule}
+            look = _look(rule)
             panel.plot(losses.index, np.exp(np.log(losses).mean(axis=1)), **look)
             for seed in losses:
                 panel.plot(
                     losses.index, losses[seed], "o", color=style.COLOUR[rule], markersize=2, alpha=0.4, markeredgewidth=0
                 )
         panel.set(title=model, xlabel="rate at the start", xscale="log", yscale="log")
+        panel.minorticks_off()
         _plain(panel.yaxis)
     panels[0, 0].set_ylabel("validation loss")
     comparisons.legend(figure, panels[0, 0], 4)
     return figure
+
+
+def _look(rule: str) -> dict:
+    """The line of a rule."""
+    look = {"color": style.COLOUR[rule], "linestyle": LINE.get(rule, "-"), "linewidth": WIDTH.get(rule, 1.4), "label": rule}
+    return look | {"alpha": 0.6} if rule in WIDTH else look
 
 
 def _plain(axis: Axis) -> None:
@@ -87,14 +95,14 @@ def _plain(axis: Axis) -> None:
 
 @figure("vertices", "digits")
 def ratios(rows: pd.DataFrame) -> Figure:
-    """Shows: on every network the declared comparisons of each rule, the test loss over that of Adam alone, by their starts;
-    dots are seeds, diamonds geometric means with the intervals that hold together in a rule's family.
+    """Shows: on every network the declared comparisons of each rule, the test loss over that of Adam alone, by their starts,
+    on one scale; dots are seeds, diamonds geometric means with the intervals that hold together in a rule's family.
     """
     declared = families(rows)
     models = [model for model in MODELS if model in {cell[2] for family in declared for cell in family}]
     lines = list(dict.fromkeys(cell[:2] for family in declared for cell in family))
     heights = {line: at + 0.6 * TUNED.index(line[0]) for at, line in enumerate(lines)}
-    figure, panels = style.axes(1, len(models), height=3.6, sharey=True, squeeze=False)
+    figure, panels = style.axes(1, len(models), height=3.6, sharex=True, sharey=True, squeeze=False)
     for panel, model in zip(panels[0], models, strict=True):
         for family in declared:
             for rule, name in (cell[:2] for cell in family if cell[2] == model):
@@ -103,10 +111,13 @@ def ratios(rows: pd.DataFrame) -> Figure:
                 comparisons.spread(panel, heights[rule, name], ours - adams, style.COLOUR[rule], **look)
         panel.axvline(1, color=style.GREY, linewidth=0.8)
         panel.set(title=model, xscale="log", xlabel="loss over Adam's")
-        _plain(panel.xaxis)
         panel.grid(axis="y", visible=False)
+    _plain(panels[0, 0].xaxis)
     panels[0, 0].set_yticks(list(heights.values()), labels=[QUESTIONS[name].label for _, name in lines])
     panels[0, 0].set_ylim(max(heights.values()) + 0.7, -0.7)
+    panels[0, 0].annotate(
+        "rates of rule / of Adam", (0, 1.02), (-4, 0), "axes fraction", textcoords="offset points", ha="right"
+    )
     for rule in TUNED[1:]:
         middle = np.mean([height for line, height in heights.items() if line[0] == rule])
         panels[0, -1].annotate(rule, (1.02, middle), xycoords=("axes fraction", "data"), rotation=-90, va="center")
@@ -120,7 +131,7 @@ def variants(rows: pd.DataFrame) -> Figure:
     """
     losses = np.log(test_losses(rows).iloc[:, -1])
     models = networks(losses)
-    figure, panels = style.axes(1, len(models), height=4.6, sharey=True, squeeze=False)
+    figure, panels = style.axes(1, len(models), height=4.2, sharex=True, sharey=True, squeeze=False)
     there = losses.index.droplevel(["model", "seed"]).unique()
     lines = [(start, rule) for start in STARTS for rule in RULES if (rule, start) in there]
     heights = {line: i + (line[0] == "tuned") for i, line in enumerate(lines)}
@@ -130,8 +141,8 @@ def variants(rows: pd.DataFrame) -> Figure:
             comparisons.spread(panel, height, losses[model, rule, start] - best, style.COLOUR[rule], show=np.exp)
         panel.axvline(1, color=style.GREY, linewidth=0.8)
         panel.set(title=model, xscale="log", xlabel="loss over best Adam's")
-        _plain(panel.xaxis)
         panel.grid(axis="y", visible=False)
+    _plain(panels[0, 0].xaxis)
     labels = [rule for _, rule in lines]
     panels[0, 0].set_yticks(list(heights.values()), labels=labels)
     panels[0, 0].set_ylim(max(heights.values()) + 0.7, -1.0)
@@ -144,9 +155,9 @@ def variants(rows: pd.DataFrame) -> Figure:
 
 @figure("rules")
 def traces(rows: pd.DataFrame) -> Figure:
-    """Shows: learning rates by epoch, geometric means over seeds, from both starts."""
+    """Shows: learning rates by epoch, in thousandths, geometric means over seeds, from both starts."""
     acting = ("Adam", "adaptive", "careful", "careful, back", "adaptive + careful")
-    return _grid(by_epoch(rows, "lr"), "learning rate", acting)
+    return _grid(1000 * by_epoch(rows, "lr"), "1,000 lr", acting)
 
 
 @figure("rules")
@@ -163,8 +174,7 @@ def _grid(table: pd.DataFrame, label: str, rules: tuple[str, ...], bands: bool =
         for panel, model in zip(line, models, strict=True):
             for rule in rules:
                 runs = table.loc[model, rule, start]
-                look = {"color": style.COLOUR[rule], "linestyle": LINE.get(rule, "-"), "label": rule}
-                panel.plot(runs.columns, np.exp(np.log(runs).mean()), **look)
+                panel.plot(runs.columns, np.exp(np.log(runs).mean()), **_look(rule))
                 if bands:
                     panel.fill_between(runs.columns, runs.min(), runs.max(), color=style.COLOUR[rule], alpha=0.12, linewidth=0)
             panel.set(yscale="log")
@@ -173,7 +183,7 @@ def _grid(table: pd.DataFrame, label: str, rules: tuple[str, ...], bands: bool =
     for above, below, model in zip(*panels, models, strict=True):
         above.set(title=model)
         below.set(xlabel="epoch")
-        below.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        below.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     comparisons.legend(figure, panels[0, 0], len(rules))
     return figure
 
@@ -237,26 +247,33 @@ def instruments(rows: pd.DataFrame) -> Figure:
 
 @figure("paths")
 def angles(rows: pd.DataFrame) -> Figure:
-    """Shows: for one seed the cosines between the steps of any two epochs, by network and rule."""
+    """Shows: for one seed the cosines between the steps of any two epochs, by network and start; below the diagonal of the
+    start's first run, above it of the second.
+    """
     found = watched(rows, "cosine")
     models = [model for model in MODELS if model in set(found.model)]
-    runs = list(dict.fromkeys(zip(found.rule, found.start, strict=True)))
-    figure, panels = style.axes(len(models), len(runs), height=1.2 * len(models) + 0.5, sharex=True, sharey=True, squeeze=False)
+    figure, panels = style.axes(len(STARTS), len(models), height=3.0, sharex=True, sharey=True, squeeze=False)
     epochs = int(found.step.max())
-    for line, model in zip(panels, models, strict=True):
-        for panel, (rule, start) in zip(line, runs, strict=True):
+    for line, start in zip(panels, STARTS, strict=True):
+        rules = list(dict.fromkeys(found[found.start == start].rule))
+        for panel, model in zip(line, models, strict=True):
             matrix = np.eye(epochs)
-            for _, row in found[(found.model == model) & (found.rule == rule) & (found.start == start)].iterrows():
-                i, j = int(row.step) - 1, int(row["at"]) - 1
-                matrix[i, j] = matrix[j, i] = row.value
+            for rule, ends in zip(rules, (("step", "at"), ("at", "step")), strict=True):  # an epoch, and one before it
+                run = found[(found.model == model) & (found.rule == rule) & (found.start == start)]
+                i, j = (run[end].to_numpy(int) - 1 for end in ends)
+                matrix[i, j] = run.value
             extent = (0.5, epochs + 0.5, epochs + 0.5, 0.5)
             drawn = panel.imshow(matrix, cmap=style.DIVERGING, vmin=-1, vmax=1, extent=extent)
+            panel.plot([0.5, epochs + 0.5], [0.5, epochs + 0.5], color=style.INK, linewidth=0.6)
             panel.grid(False)
-        line[0].set_ylabel(f"{model}\nepoch")
-    for above, below, (rule, start) in zip(panels[0], panels[-1], runs, strict=True):
-        above.set(title=f"{rule}, {start} rate")
+        line[0].set_ylabel(f"{start} rate\nepoch")
+        line[-1].annotate(
+            f"below: {rules[0]}\nabove: {rules[1]}", (1.04, 0.5), xycoords="axes fraction", rotation=-90, va="center"
+        )
+    for above, below, model in zip(panels[0], panels[-1], models, strict=True):
+        above.set(title=model)
         below.set(xlabel="epoch")
-    figure.colorbar(drawn, ax=panels, shrink=0.5, label="cosine")
+    figure.colorbar(drawn, ax=panels, shrink=0.7, label="cosine", ticks=[-1, -0.5, 0, 0.5, 1])
     return figure
 
 
@@ -274,11 +291,12 @@ def paths(rows: pd.DataFrame) -> Figure:
                 "color": style.COLOUR[rule],
                 "linestyle": "-" if start == "tuned" else "--",
                 "label": f"{rule}, {start} rate",
+                "alpha": 0.6 if rule in WIDTH else 1,
             }
-            above.plot(run.step, run.value, **look)
+            above.plot(run.step, run.value, linewidth=WIDTH.get(rule, 1.2), **look)
             walked = places[(places.model == model) & (places.rule == rule) & (places.start == start)]
             points = walked.pivot(index="step", columns="at", values="value")
-            below.plot(points[1], points[2], marker=".", markersize=2.5, linewidth=1, **look)
+            below.plot(points[1], points[2], linewidth=WIDTH.get(rule, 1.2), **look)
         below.plot(*points.iloc[0], "o", color=style.INK, markerfacecolor="white", markersize=5, zorder=4)
         share = shares[shares.model == model].set_index("at").value
         above.set(title=model, xlabel="epoch", yscale="log")
