@@ -12,7 +12,7 @@ from secondlook.study.statistics import Estimate, mean
 from secondlook.study.text import fixed, interval, key
 
 from .names import BELOW, FAMILIES, ORACLE, POLICIES, SIZES
-from .selections import ZZS, at_end, by_optimiser, carried, elsewhere, learned, looking_ahead, where_trained
+from .selections import JUDGE, ZZS, at_end, by_optimiser, carried, elsewhere, learned, looking_ahead, where_trained
 
 MARGIN = np.log(1.1)  # within which two errors count as the same
 
@@ -55,11 +55,13 @@ def over_oracle(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("static")
 def transferred(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Every policy on other families and larger problems, over the estimator in L2: larger_independent_steps_bumps (trained,
-    tested); E12b. `to_families` and `to_larger`: the largest of each kind."""
+    tested); E12b. The largest of each kind: `to_families`, `to_larger`; tested on steps and circles (`fronts`), on bumps."""
     family = elsewhere(rows)
     found = _ratios(family)
     for name, size in (("to_families", SIZES[0]), ("to_larger", SIZES[1])):
         found[name] = _most([found[key(*cell)] for cell in family if cell[0] == size])
+    for name, tested in (("fronts", ("steps", "circles")), ("bumps", ("bumps",))):
+        found[name] = _most([found[key(*cell)] for cell in family if cell[3] in tested])
     return found
 
 
@@ -82,6 +84,13 @@ def foreign(rows: pd.DataFrame) -> dict[str, Estimate]:
             if family != tested
         }
     )
+
+
+@measure("static")
+def jumps_over_zz(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The estimator by jumps over that by recovered gradients, in L2, meshes as in training, by family."""
+    ends = at_end(rows).loc["as trained"]
+    return _ratios({(f,): (ends.loc[f, "jumps", "none"], ends.loc[f, JUDGE, "none"]) for f in FAMILIES})
 
 
 @measure("static")
