@@ -25,14 +25,14 @@ LABELS = {
     "low rank": "low rank",
     "layer blocks": "layer blocks",
 }
-COLOUR = {  # after Okabe and Ito, as in style.COLOUR; one for each kind of structure
+COLOUR = {  # one for each kind of structure; K-FAC has its own
     "none": style.GREY,
     "diagonal": "#d55e00",
     "row norms": "#e69f00",
-    "K-FAC": "#0072b2",
-    "best Kronecker": "#56b4e9",
+    "K-FAC": style.COLOUR["K-FAC"],
+    "best Kronecker": "#f4a3bd",
     "low rank, small": "#b09ac0",
-    "neuron blocks": "#cc79a7",
+    "neuron blocks": "#4477aa",
     "low rank": "#7b4b94",
     "layer blocks": "#009e73",
 }

@@ -61,7 +61,7 @@ def rate_sweep(rows: pd.DataFrame) -> Figure:
         panel.set(title=title, xlabel="factor on the centre")
     panels[0].set(ylabel=f"{BITS}, validation")
     named = {name: line for panel in panels for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=5)
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=-(-len(named) // 2))
     return figure
 
 

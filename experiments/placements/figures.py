@@ -73,7 +73,7 @@ def model(rows: pd.DataFrame) -> Figure:
     left.set_xticks(ticks, labels=map(str, ticks))
     left.set_yticks(ticks, labels=map(str, ticks))
     left.minorticks_off()
-    left.legend(loc="upper left")
+    left.legend(loc="lower right", handletextpad=0.2, borderaxespad=0.1)
     for name, colour in zip(NETWORKS, style.SERIES, strict=False):
         workers = divisors(DEVICES)
         shares = [w / DEVICES for w in workers]

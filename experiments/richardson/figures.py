@@ -124,9 +124,9 @@ def smoothing(rows: pd.DataFrame) -> Figure:
     _guide(right, -2, (budgets[0], 1e-3), budgets[-1], "$1/k^2$", (-30, 0), ha="right")
     left.set(xscale="log", yscale="log", xlabel="strength $s$", ylabel="$F(x) - F(x^\\star)$", ylim=(1e-15, 10))
     left.set_title("(a) exact minimum of $F_s$", loc="left")
-    right.set(xscale="log", yscale="log", xlabel="gradients", ylim=(1e-7, 0.1))
+    right.set(xscale="log", yscale="log", xlabel="gradients", ylim=(1e-11, 0.1))
     right.set_title("(b) accelerated gradient method, best $s$", loc="left")
-    right.legend(loc="lower left", handlelength=1.4)
+    right.legend(loc="lower right", handlelength=1.4)
     return figure
 
 
