@@ -11,6 +11,7 @@ from .selections import NETWORKS, PERIODS, operations, ratios
 
 FLOOR = 3  # gradient steps: the matrix products of an exact Hessian-vector product with the gradient's
 MARKERS = {"mlp": "o", "transformer": "s", "resnet": "^"}
+LINES = {"mlp": "-", "transformer": "--", "resnet": "-."}
 FIRST = (  # the methods of the first figure, where they were timed: one of each kind
     *("SGD", "SGD compiled", "fused Adam", "AdaHessian", "AdaHessian compiled", "AdaHessian every 4"),
     *("AdaHessian compiled every 4", "AdaHessian 1/4 batch", "AdaHessian Gauss-Newton", "AdaHessian on nn.BatchNorm2d"),
@@ -52,11 +53,12 @@ def savings(rows: pd.DataFrame) -> Figure:
     for case, name in NETWORKS.items():
         times, counts = ratios(rows, case, "SGD").median(), operations(rows, f"{case}_operations")
         known = {PERIODS[method]: times[method] for method in times.index.intersection(list(PERIODS))}
-        left.plot(sorted(known), [known[k] for k in sorted(known)], MARKERS[case], color=style.COLOUR["AdaHessian"], label=name)
+        look = {"color": style.COLOUR["AdaHessian"], "marker": MARKERS[case], "linestyle": LINES[case], "linewidth": 1}
+        left.plot(sorted(known), [known[k] for k in sorted(known)], label=name, **look)
         for method in times.index.intersection(counts.index):
             kind = next((kind for kind in KINDS if kind in method), "every" if method == "AdaHessian" else None)
             if kind:
-                right.plot(counts[method], times[method], MARKERS[case], color=KINDS[kind][1], alpha=0.8)
+                right.plot(counts[method], times[method], MARKERS[case], color=KINDS[kind][1], markersize=4.5, alpha=0.8)
     left.plot(list(TABLE_8_COST), list(TABLE_8_COST.values()), "x", color=style.INK, label="ResNet-20, paper")
     left.plot(range(1, 11), [1 + 2 / k for k in range(1, 11)], ":", color=style.GREY, label="1 + 2 / k")
     left.set(xlabel="steps from one Hessian to the next, k", ylabel="time of a step over that of SGD", ylim=(0, None))

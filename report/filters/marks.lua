@@ -80,14 +80,15 @@ function Figure(figure)
   return FORMAT == "html5" and pandoc.Div(figure.content .. { pandoc.Para(caption) }, { class = "animation" }) or {}
 end
 
--- Only a long table may break across pages. Typst keeps all others together; LaTeX needs to be told how much room they take.
-local LONG, ROWS = 1500, 28 -- characters, and rows of few characters: half a page
+-- Only a long table may break across pages, and inside of a row only one whose rows are tall. Typst keeps all others together;
+-- LaTeX needs to be told how much room they take.
+local LONG, ROWS, TALL = 1500, 28, 300 -- characters, and rows of few characters: half a page; characters of a row, in the mean
 
 function Table(tbl)
   local length, rows = #pandoc.utils.stringify(tbl), #tbl.bodies[1].body
   local long = length > LONG or rows > ROWS
   if FORMAT == "typst" and long then
-    return { pandoc.RawBlock("typst", "#long["), tbl, pandoc.RawBlock("typst", "]") }
+    return { pandoc.RawBlock("typst", "#long(" .. tostring(length > TALL * rows) .. ")["), tbl, pandoc.RawBlock("typst", "]") }
   elseif FORMAT == "latex" and not long then
     local lines = rows + length // 60 + 5
     return { pandoc.RawBlock("latex", "\\Needspace{" .. lines .. "\\baselineskip}"), tbl }
