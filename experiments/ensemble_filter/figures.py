@@ -12,9 +12,10 @@ from secondlook.study.statistics import mean
 
 from .selections import ESTIMATES, FILTERS, METHODS, OPTIMISERS, cells, compared, errors, tracked, updated
 
-LEARNT, ROOT, KALMAN, DARK, YELLOW = style.SERIES  # of what is no optimiser
+LEARNT, ROOT, KALMAN, *_ = style.SERIES  # of what is no optimiser
 COLOUR = {"conditional mean": style.INK, "learnt": LEARNT, "EnKF": KALMAN, "ETKF": ROOT}
-COLOUR |= {"linear": KALMAN, "chosen": LEARNT, "likelihood": DARK}
+COLOUR |= {"linear": KALMAN, "chosen": LEARNT, "likelihood": style.INK}
+BENDS = {"joint": "one", "components": "all"}
 MARKER = {"conditional mean": "s", "learnt": "o", "EnKF": "^", "ETKF": "D", "linear": "^", "chosen": "o", "likelihood": "v"}
 
 
@@ -49,12 +50,12 @@ def dimensions(rows: pd.DataFrame) -> Figure:
                 panel.plot(own.index, own.mean(axis=1), marker=MARKER[method], **look)
                 panel.fill_between(own.index, own.min(axis=1), own.max(axis=1), color=COLOUR[method], alpha=0.2, linewidth=0)
             panel.set(xscale="log", yscale="log")
-            panel.set_title(f"{prior}, {members:,} members", loc="left")
+            panel.set_title(f"{members:,} members", loc="left")
             factors(panel, own.index)
     for panel in panels[-1]:
         panel.set_xlabel("dimension")
-    for panel in panels[:, 0]:
-        panel.set_ylabel("error of $\\varphi$")
+    for panel, prior in zip(panels[:, 0], priors, strict=True):
+        panel.set_ylabel(f"error, $\\varphi$ bends in {BENDS[prior]}")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from secondlook.study.comparison import Compared, compare, n_to_decide, simultaneous
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, mean
+from secondlook.study.statistics import Estimate, mean, median
 from secondlook.study.text import fixed, interval, key, number, percent, percent_interval
 
 from .selections import (
@@ -25,6 +25,7 @@ from .selections import (
 )
 
 SMALL = 0.02  # a difference of errors that does not matter, as a fraction
+LOST = 2.0  # times the median error: a run that has lost the truth for a while
 
 
 def _hull(found: list[Estimate]) -> Estimate:
@@ -125,6 +126,22 @@ def gain(rows: pd.DataFrame, rival: str) -> dict[str, Estimate]:
 def _fraction(difference: Estimate) -> Estimate:
     value, low, high = (1 - np.exp(-x) for x in (difference.value, *difference.ends))
     return Estimate(value, low, high, difference.n, difference.p)
+
+
+@measure("tracking")
+def typical_gain(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """The same over the ensemble Kalman filter in the median run: what a run that lost the truth does not move."""
+    found = np.log(tracked(rows))
+    return {key(*at): _fraction(median(found.loc[(*at, "EnKF")] - found.loc[(*at, "learnt")])) for at in cells(rows)}
+
+
+@measure("tracking")
+def lost(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Runs whose error is more than LOST times the filter's median one, and the largest error of any (`worst`)."""
+    found = tracked(rows)
+    counts = found.gt(LOST * found.median(axis=1), axis=0).sum(axis=1)
+    result = {key(*at): Estimate(count, n=found.shape[1]) for at, count in counts.items()}
+    return result | {"worst": Estimate(found.max().max())}
 
 
 @measure("tracking")
@@ -238,7 +255,7 @@ def optimisers_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 @measure("rates")
 def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every trial of a rate: held-out loss, by which it is chosen, and error."""
+    """Every trial of a rate: held-out loss, and error, by which it is chosen."""
     losses, found = (trained(rows, "rates", metric).mean(axis=1) for metric in ("held_out", "rmse"))
     return pd.DataFrame(
         [
