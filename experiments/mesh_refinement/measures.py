@@ -127,7 +127,7 @@ def error_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Over greedy cuts by the true error, with each one's own interval: rules, and policies trained on the family."""
     ends = at_end(rows)
     lines = [*ZZS, "jumps", *POLICIES, *BELOW]
-    table = {"": [f"policy, {line}" if line in POLICIES else line for line in lines]}
+    table = {"rule": [f"policy, {line}" if line in POLICIES else line for line in lines]}
     for size in SIZES:
         for family in FAMILIES:
             here = ends.loc[size, family]
@@ -157,7 +157,7 @@ def transport_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = carried(rows)
     intervals = table.columns.levels[0]
     return pd.DataFrame(
-        {"": table.index}
+        {"rule": table.index}
         | {
             f"interval {i}": [interval(_factor(mean(table.loc[m, i] - table.loc[ORACLE, i])), fixed) for m in table.index]
             for i in intervals
@@ -194,6 +194,6 @@ def rates_table(rows: pd.DataFrame) -> pd.DataFrame:
     last = table.xs(table.index.get_level_values("step").max(), level="step")
     oracle = rows[(rows.case == "rates") & (rows.metric == "oracle")].groupby("seed").value.first()
     return pd.DataFrame(
-        [(method, f"{lr:g}", fixed(float(np.exp((line - oracle).mean())))) for (method, lr), line in last.iterrows()],
+        [(method, f"{lr:g}", fixed(float(np.exp((line - oracle).mean())), 3)) for (method, lr), line in last.iterrows()],
         columns=["optimiser", "rate", "error over the oracle's"],
     )
