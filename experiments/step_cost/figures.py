@@ -53,8 +53,8 @@ def savings(rows: pd.DataFrame) -> Figure:
     for case, name in NETWORKS.items():
         times, counts = ratios(rows, case, "SGD").median(), operations(rows, f"{case}_operations")
         known = {PERIODS[method]: times[method] for method in times.index.intersection(list(PERIODS))}
-        look = {"color": style.COLOUR["AdaHessian"], "marker": MARKERS[case], "linestyle": LINES[case], "linewidth": 1}
-        left.plot(sorted(known), [known[k] for k in sorted(known)], label=name, **look)
+        look = {"marker": MARKERS[case], "linestyle": LINES[case], "linewidth": 1}
+        left.plot(sorted(known), [known[k] for k in sorted(known)], label=name, color=style.COLOUR["AdaHessian"], **look)
         for method in times.index.intersection(counts.index):
             kind = next((kind for kind in KINDS if kind in method), "every" if method == "AdaHessian" else None)
             if kind:
