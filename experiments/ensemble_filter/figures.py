@@ -15,6 +15,7 @@ from .selections import ESTIMATES, FILTERS, METHODS, OPTIMISERS, cells, compared
 LEARNT, ROOT, KALMAN, *_ = style.SERIES  # of what is no optimiser
 COLOUR = {"conditional mean": style.INK, "learnt": LEARNT, "EnKF": KALMAN, "ETKF": ROOT}
 COLOUR |= {"linear": KALMAN, "chosen": LEARNT, "likelihood": style.INK}
+TICKS = (0.4, 0.6, 0.8, 1, 1.2, 1.6, 2, 5)  # of errors
 BENDS = {"joint": "one", "components": "all"}
 MARKER = {"conditional mean": "s", "learnt": "o", "EnKF": "^", "ETKF": "D", "linear": "^", "chosen": "o", "likelihood": "v"}
 
@@ -83,6 +84,10 @@ def tracking(rows: pd.DataFrame) -> Figure:
         panel.set_xticks([4 * i + 1 for i in range(len(sizes))], labels=[f"{members} members" for members in sizes])
         panel.set_title(system, loc="left")
         panel.grid(visible=False, axis="x")
+        panel.set_yscale("log")
+        low, high = found.loc[system].min(axis=None), found.loc[system].max(axis=None)
+        panel.set_yticks(ticks := [y for y in TICKS if low <= y <= high], labels=[f"{y:g}" for y in ticks])
+        panel.minorticks_off()
     panels[0].set_ylabel("root mean square error")
     marks = [panels[0].plot([], [], MARKER[m], color=COLOUR[m], linestyle="-")[0] for m in FILTERS]
     figure.legend(marks, list(FILTERS.values()), loc="outside upper center", ncols=3)
