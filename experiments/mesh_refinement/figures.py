@@ -114,7 +114,7 @@ def transport(rows: pd.DataFrame) -> Figure:
     means.
     """
     table = carried(rows)
-    figure, panel = style.axes(1, 1, height=2.8)
+    figure, panel = style.axes(1, 1, height=2.3)
     for method in (JUDGE, "jumps", "policy, reversed", "policy", FORESIGHT, "uniform"):
         ratio = (table.loc[method] - table.loc[ORACLE]).unstack("seed")
         colour, dashes = LOOK[method]

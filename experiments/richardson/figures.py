@@ -139,7 +139,7 @@ def gains(rows: pd.DataFrame) -> Figure:
     """Shows: error with one extrapolation over the plain one at equal cost, every cell and seed; bars: medians."""
     found = list(cells(rows))
     height, labels, at = 0.0, [], []
-    figure, ax = style.axes(height=4.7)
+    figure, ax = style.axes(height=4.3)
     ax.axvspan(*(GAIN, LOSS), color="#eeeeee", linewidth=0)
     for setting, title in SETTINGS.items():
         style.note(ax, title, (LIMITS[0] * 0.45, height), style.INK, (0, 0), ha="right")
