@@ -117,8 +117,7 @@ def equal_work(rows: pd.DataFrame) -> dict[str, Estimate]:
     table = at_equal_work(rows, "test_accuracy")
     work = at_equal_work(rows, "gradient_equivalents")
     family = {key(method): (table["AdaHessian"], table[method]) for method in table if method != "AdaHessian"}
-    needed = comparison.n_to_decide(family, _margin("residual"))
-    found = comparison.differences(family) | {f"{name}_n": n for name, n in needed.items()}
+    found = _decided(family, _margin("residual"))
     return found | {f"{key(m)}_work": median(work[m] / work["AdaHessian"]) for m in work if m != "AdaHessian"}
 
 
@@ -187,11 +186,21 @@ def rates(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
         values["inside"] = Estimate(table.columns.min() < best < table.columns.max())
         found |= {f"{key(method)}_{name}": value for name, value in values.items()}
         found[f"{key(method)}_drop"] = mean(drops[method])
-    others = {f"over_{key(m)}": (drops["AdaHessian"], drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
     ours, theirs = multiples["AdaHessian"], [multiples[m] for m in ("SGD", "Adam", "AdamW")]
     centred = ends_a_decade_away(ours) and all(len(m) == len(ours) and np.allclose(m, ours, rtol=ROUNDED) for m in theirs)
-    needed = {f"{name}_n": n for name, n in comparison.n_to_decide(others, MARGIN).items()}
-    return found | comparison.differences(others) | needed | {"centred": Estimate(centred)}
+    return found | _over_others(drops) | {"centred": Estimate(centred)}
+
+
+def _over_others(drops: dict[str, pd.Series]) -> dict[str, Estimate]:
+    """AdaHessian's drop minus that of each other, and with the ending _n the seeds that would show MARGIN points."""
+    others = {f"over_{key(m)}": (drops["AdaHessian"], drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
+    return _decided(others, MARGIN)
+
+
+def _decided(family: dict[str, tuple[pd.Series, pd.Series]], margin: float) -> dict[str, Estimate]:
+    """The differences of a family, and with the ending _n the seeds that would show `margin`."""
+    needed = comparison.n_to_decide(family, margin)
+    return comparison.differences(family) | {f"{name}_n": n for name, n in needed.items()}
 
 
 def ends_a_decade_away(multiples: pd.Index) -> bool:
@@ -209,9 +218,7 @@ def robustness(rows: pd.DataFrame) -> dict[str, Estimate]:
     found = {f"{key(method)}_drop": mean(drop) for method, drop in drops.items()}
     inside = (table.columns.min() < table.mean().idxmax() < table.columns.max() for table in tables.values())
     found["inside"] = Estimate(all(inside))
-    others = {f"over_{key(m)}": (drops["AdaHessian"], drop) for m, drop in drops.items() if m in ("SGD", "Adam", "AdamW")}
-    needed = comparison.n_to_decide(others, MARGIN)
-    return found | comparison.differences(others) | {f"{name}_n": n for name, n in needed.items()}
+    return found | _over_others(drops)
 
 
 @measure(
