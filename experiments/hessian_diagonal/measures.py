@@ -292,8 +292,9 @@ def noise(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("peers")
 def peers(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Error of every estimate of another package over the least of ours that takes no more operations in the same network:
-    geometric mean over networks, stages and budgets, then over seeds; `least` is that of the least favourable of these; and the
-    fewest operations of each, by network. Where no package was asked, our plain Hutchinson stands in."""
+    geometric mean over networks, stages and budgets, then over seeds; `least` and `median` are of the least favourable of these
+    and the middle one, `ahead` is the share of them in which ours is at least as accurate; and the fewest operations of each,
+    by network. Where no package was asked, our plain Hutchinson stands in."""
     table = select.peers(rows)
     names = table.index.get_level_values("method")
     theirs, logs = names.isin(THEIRS), {}
@@ -308,9 +309,11 @@ def peers(rows: pd.DataFrame) -> dict[str, Estimate]:
         method, key = name if theirs.any() else "Hutchinson", _key(name)
         values, counted = gains.xs(method, level="method"), table.operations.xs(method, level="method")
         by_seed = statistics.mean(values.groupby("seed").mean())
-        least = values.groupby([*select.CELL, "budget"]).mean().min()
+        cells = values.groupby([*select.CELL, "budget"]).mean()
         found[key] = Estimate(np.exp(by_seed.value), *np.exp(by_seed.ends), by_seed.n)
-        found[f"{key}_least"] = Estimate(np.exp(least), n=by_seed.n)
+        found[f"{key}_least"] = Estimate(np.exp(cells.min()), n=by_seed.n)
+        found[f"{key}_median"] = Estimate(np.exp(cells.median()), n=len(cells))
+        found[f"{key}_ahead"] = Estimate((cells >= 0).mean(), n=len(cells))
         for network in NETWORKS:
             found[f"{key}_{network}_operations"] = Estimate(counted.loc[network].groupby("budget").mean().min(), n=by_seed.n)
     return found

@@ -195,8 +195,9 @@ class Sweep(Shared):
 
 @case(Sweep)
 def sweep(p: Sweep, seed: int) -> pd.DataFrame:
-    """Epoch of arrival of every optimiser from every start at every rate; at its best rate, chosen on the tuning starts, also
-    how its path from each reported start looks; and on the classical surfaces the path from the first of these."""
+    """Epoch of arrival of every optimiser from every start at every rate, and how often it crosses a symmetric axis before it
+    leaves; at its best rate, chosen on the tuning starts, also how its path from each reported start looks; and on the
+    classical surfaces the path from the first of these."""
     conditions = list(itertools.product(p.boxes, p.noise))  # a block of cells each: all starts
     generator = torch.Generator().manual_seed(seed)
     starts = {name: _starts(box, p.all_starts, generator) for name, box in p.boxes.items()}
@@ -252,9 +253,13 @@ def _runs(p: Sweep, name: str, noise: str, path: torch.Tensor) -> pd.DataFrame:
         "jitter": courses.jitter(own, p.last),
     }
     if name in SYMMETRIC:
-        half = LANDSCAPES[name].minima[0][1] / 2
-        escape = first(np.abs(own[..., 1]) >= half)
-        metrics |= {"escape": escape, "crossings": courses.crossings(own, escape, p.least)}
+        every = path[:, :, p.tuning_starts :].numpy()
+        escapes = first(np.abs(every[..., 1]) >= LANDSCAPES[name].minima[0][1] / 2)  # (rates, starts)
+        crossings = courses.crossings(every, escapes, p.least)
+        metrics |= {"escape": escapes[chosen], "crossings": crossings[chosen]}
+        rate, number = np.nonzero(np.isfinite(escapes))
+        start, at = numbers[p.tuning_starts :][number], p.rates.round(6)[rate]
+        tables.append(_table("crossings at each rate", start, at, crossings[rate, number]))
     for metric, value in metrics.items():
         tables.append(_table(metric, numbers[p.tuning_starts :], lr, value))
     if name in CLASSICAL and noise == "exact":

@@ -16,6 +16,7 @@ from .selections import (
     WITH_SCALING,
     best_rates,
     better,
+    better_at_equal_rates,
     descents,
     order_of_arrival,
     reported,
@@ -183,7 +184,8 @@ def escape(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of runs that swing to and fro across the symmetric axis before they leave, for plain and momentum methods."""
+    """Share of runs that swing to and fro across the symmetric axis before they leave, for plain and momentum methods; and
+    share of comparisons in which momentum changes side more often, at best rates and at equal ones."""
     found = sweep(rows, "crossings")
     found = found[found.noise == "exact"].assign(hit=lambda cells: cells.value >= SWINGS)
     groups = {"momentum": ("momentum", "Nesterov"), "plain": ("SGD",)}
@@ -197,7 +199,9 @@ def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
     cells = runs(rows)
     for landscape in SYMMETRIC:
         more = better(cells, "crossings", WITH_MOMENTUM[:2], [landscape], "exact", 1)
-        shares[f"more_{landscape.replace(' ', '_')}"] = more
+        shares[f"more_{key(landscape)}"] = more
+        equal = better_at_equal_rates(rows, "crossings at each rate", WITH_MOMENTUM[:2], landscape)
+        shares[f"more_at_equal_rates_{key(landscape)}"] = equal
     return shares
 
 

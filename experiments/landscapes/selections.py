@@ -66,6 +66,16 @@ def better(
     )  # 0.675 is 0.675 in any order of a sum
 
 
+def better_at_equal_rates(rows: pd.DataFrame, metric: str, pairs: Iterable, landscape: str) -> Estimate:
+    """Share of the rates at which both of a pair have `metric`, without noise, where the first has the higher; over starts."""
+    found = sweep(rows, metric)
+    found = found[(found.landscape == landscape) & (found.noise == "exact")].set_index(["start", "lr"])
+    values = {method: cells.value for method, cells in found.groupby("method")}
+    won = pd.concat([_won(*values[a].align(values[b], join="inner")) for a, b in pairs])
+    share = mean(won.groupby("start").mean())
+    return Estimate(share.value, max(share.low, 0), min(share.high, 1), share.n)
+
+
 def order_of_arrival(runs: pd.DataFrame, pairs: Iterable, landscapes: Iterable, noise: str) -> dict[str, Estimate]:
     """Shares of all comparisons in which the first of a pair arrives first, later, in a tie, and in which neither does."""
     found = [(runs.loc[(a, name, noise)].arrived, runs.loc[(b, name, noise)].arrived) for a, b in pairs for name in landscapes]
