@@ -28,7 +28,7 @@ from secondlook.study.place import Place
 from .methods import FEW, PER_HVP, Matrix, blocks, by_parts, by_products
 from .networks import Cell, Network, Shared, cells
 from .peers import Peers, PeerTimes, of_a_gradient, operations, turns
-from .training import Smoothing, Training, runs
+from .training import Smoothing, Training, chosen, finals, reported, runs, smoothest
 
 EXACT = Preactivations(128)  # more probes than any network here has sums before its activations
 
@@ -375,41 +375,3 @@ def smoothing(p: Smoothing, seed: int, place: Place) -> Iterator[dict]:
             for part, (eps, lr) in smoothest(tuning, p.eps[0]).items():
                 key = {**at, "part": part, "eps": eps, "lr": lr}
                 yield from kept(place, key, lambda _, key=key, network=network: reported(p, network, key))
-
-
-def smoothed(p: Smoothing, network: Network, key: dict, lr: float, run: int) -> Iterator[dict]:
-    rows = runs(p, network, "Hutchinson", lr, run, betas=(0.9, key["beta2"]), eps=key["eps"])
-    return ({**key, "run": run, "lr": lr, **row} for row in rows)
-
-
-def finals(p: Smoothing, network: Network, key: dict, seed: int) -> Iterator[dict]:
-    for lr in p.lrs:
-        for run in range(seed, seed + p.tuning_seeds):
-            *_, loss, _ = smoothed(p, network, key, lr, run)
-            yield loss
-
-
-def reported(p: Smoothing, network: Network, key: dict) -> Iterator[dict]:
-    for run in range(p.first, p.first + p.count):
-        yield from smoothed(p, network, key, key["lr"], run)
-
-
-def smoothest(tuning: list[dict], paper: float) -> dict[str, tuple[float, float]]:
-    """eps and rate of the least mean loss over the runs: with the paper's eps, and of all."""
-    losses: dict[tuple[float, float], list[float]] = {}
-    for row in tuning:
-        losses.setdefault((row["eps"], row["lr"]), []).append(row["value"])
-    best = sorted(losses, key=lambda at: sum(losses[at]))
-    return {"paper's eps": next(at for at in best if at[0] == paper), "best eps": best[0]}
-
-
-def chosen(tuning: list[dict], steps: int, work: float) -> dict[str, float]:
-    """The rate of the least mean loss after `steps`, and at the last look before `work` gradients were spent."""
-    rates = {}
-    for aim, within in (("equal steps", lambda row: row["step"] <= steps), ("equal work", lambda row: row["work"] <= work)):
-        last: dict[float, dict[int, float]] = {}
-        for row in tuning:
-            if row["metric"] == "loss" and within(row):
-                last.setdefault(row["lr"], {})[row["run"]] = row["value"]
-        rates[aim] = min(last, key=lambda lr: sum(last[lr].values()))
-    return rates

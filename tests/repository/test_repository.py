@@ -178,3 +178,9 @@ def test_the_readmes_diagonal_is_that_of_the_hessian():
     weight, bias = names["D"]
     torch.testing.assert_close(weight[0], 2 * names["x"].square().mean(0), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(bias, torch.tensor([2.0]), rtol=1e-5, atol=1e-5)
+
+
+def test_no_file_is_longer_than_four_hundred_lines():
+    files = [path for folder in ("src", "experiments") for path in (ROOT / folder).rglob("*.py")]
+    long = {str(path.relative_to(ROOT)): n for path in files if (n := len(path.read_text().splitlines())) > 400}
+    assert len(files) > 200 and not long
