@@ -180,3 +180,15 @@ def test_ties_count_half_and_where_neither_arrives_nothing_is_compared():
     assert (found.value, found.n) == (0.4, 5)  # 1, 1/2, 0, nothing, 0, 1/2
     kinds = selections.order_of_arrival(runs.drop(5, level="start"), [("a", "b")], ["saddle"], "exact")
     assert {kind: value.value for kind, value in kinds.items()} == {"first": 0.2, "later": 0.4, "tie": 0.2, "neither": 0.2}
+
+
+def test_at_equal_rates_only_those_count_at_which_both_are_measured():
+    selections = EXPERIMENT.part("selections")
+    crossings = {
+        "a": {(0, 0.5): 2, (0, 1.0): 0, (0, 2.0): 3, (1, 0.5): 1},
+        "b": {(0, 0.5): 1, (0, 1.0): 0, (1, 0.5): 4, (1, 1.0): 1},
+    }
+    cells = [("sweep", m, "saddle", "exact", *at, "crossings", n) for m, found in crossings.items() for at, n in found.items()]
+    rows = pd.DataFrame(cells, columns=["case", *selections.CELL, "start", "lr", "metric", "value"])
+    found = selections.better_at_equal_rates(rows, "crossings", [("a", "b")], "saddle")
+    assert (found.value, found.n) == (0.375, 2)  # start 0: 1 and 1/2; start 1: 0
