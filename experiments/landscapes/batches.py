@@ -34,14 +34,13 @@ class Batches:
         return 2.0 ** np.arange(low, high + 1)
 
 
-def descend(p: Batches, size: int, seeds: range, rates: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Examples seen, and the mean loss over all pictures (rates, seeds); `looks` times an epoch, the first at the start."""
+def descend(p: Batches, size: int, seeds: range, rates: np.ndarray, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Examples seen, and the mean loss over all pictures (rates, seeds): at the start and after `every` steps."""
     data = [digits(p.examples, torch.Generator().manual_seed(seed)) for seed in seeds]
     x = np.stack([np.c_[x.flatten(1).numpy(), np.ones(p.examples)] for x, _ in data])  # (seeds, N, pixels + 1)
     y = np.stack([np.eye(CLASSES)[y.numpy()] for _, y in data])  # (seeds, N, classes)
     orders = [np.random.default_rng(seed) for seed in seeds]
     W = np.zeros((len(rates), len(seeds), x.shape[-1], CLASSES))
-    every = max(p.examples // p.looks // size, 1)  # steps
     seen = step = 0
     yield seen, _loss(W, x, y)
     for _ in range(p.epochs):
@@ -69,20 +68,23 @@ def _loss(W: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def rows(p: Batches, seed: int) -> Iterator[dict]:
     """For each kind of descent the examples seen before the loss is down to `target` of the first: of the tuning runs at every
-    rate, of the reported ones at the best. Of these also the losses on the way and their variation, sum |L' - L| over the fall
-    of L: 1 where the loss never rises."""
+    rate, of the reported ones at the best, at `looks` an epoch. Of these also the losses at these looks, and the variation of
+    the loss from step to step, sum |L' - L| over the fall of L: 1 where it never rises."""
     tuning = range(seed, seed + p.tuning_runs)
     reported = range(tuning.stop, tuning.stop + p.runs)
     for name, size in p.sizes.items():
-        seen, loss = _course(p, size, tuning, p.rates)
+        every = max(p.examples // p.looks // size, 1)  # steps between two looks
+        seen, loss = _course(p, size, tuning, p.rates, every)
         arrived = _arrived(p, seen, loss)
         for lr, values in zip(p.rates, arrived, strict=True):
             for run, value in zip(tuning, values, strict=True):
                 at = {"method": name, "start": run, "lr": lr, "part": "tuning"}
                 yield {**at, "step": size, "metric": "examples", "value": value}
         best = np.lexsort((loss[-1].mean(1), np.median(arrived, axis=1)))[:1]
-        seen, loss = _course(p, size, reported, p.rates[best])
-        arrived, variation = _arrived(p, seen, loss), np.abs(np.diff(loss, axis=0)).sum(0) / (loss[0] - loss[-1])
+        seen, loss = _course(p, size, reported, p.rates[best], 1)
+        variation = np.abs(np.diff(loss, axis=0)).sum(0) / (loss[0] - loss[-1])
+        seen, loss = seen[::every], loss[::every]
+        arrived = _arrived(p, seen, loss)
         for index, run in enumerate(reported):
             at = {"method": name, "start": run, "lr": p.rates[best[0]], "part": "reported"}
             yield {**at, "step": size, "metric": "examples", "value": arrived[0, index]}
@@ -91,9 +93,9 @@ def rows(p: Batches, seed: int) -> Iterator[dict]:
                 yield {**at, "step": when, "metric": "loss", "value": value}
 
 
-def _course(p: Batches, size: int, seeds: range, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _course(p: Batches, size: int, seeds: range, rates: np.ndarray, every: int) -> tuple[np.ndarray, np.ndarray]:
     """Examples seen (looks,), and the losses (looks, rates, seeds)."""
-    seen, losses = zip(*descend(p, size, seeds, rates), strict=True)
+    seen, losses = zip(*descend(p, size, seeds, rates, every), strict=True)
     return np.array(seen), np.stack(losses)
 
 

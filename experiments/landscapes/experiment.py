@@ -195,9 +195,10 @@ class Sweep(Shared):
 
 @case(Sweep)
 def sweep(p: Sweep, seed: int) -> pd.DataFrame:
-    """Epoch of arrival of every optimiser from every start at every rate, and how often it crosses a symmetric axis before it
-    leaves; at its best rate, chosen on the tuning starts, also how its path from each reported start looks; and on the
-    classical surfaces the path from the first of these."""
+    """Epoch of arrival of every optimiser from every start at every rate, how often it crosses a symmetric axis before it
+    leaves, and whether it ends in a lower minimum of Rastrigin's function than it began by; at its best rate, chosen on the
+    tuning starts, also how its path from each reported start looks; and on the classical surfaces the path from the first of
+    these."""
     conditions = list(itertools.product(p.boxes, p.noise))  # a block of cells each: all starts
     generator = torch.Generator().manual_seed(seed)
     starts = {name: _starts(box, p.all_starts, generator) for name, box in p.boxes.items()}
@@ -262,6 +263,9 @@ def _runs(p: Sweep, name: str, noise: str, path: torch.Tensor) -> pd.DataFrame:
         tables.append(_table("crossings at each rate", start, at, crossings[rate, number]))
     for metric, value in metrics.items():
         tables.append(_table(metric, numbers[p.tuning_starts :], lr, value))
+    if name == "Rastrigin":
+        lower = courses.lower_minimum(*path[[0, -1]].numpy(), p.radius)
+        tables.append(_table("lower minimum", np.tile(numbers, len(p.rates)), rates, lower.ravel()))
     if name in CLASSICAL and noise == "exact":
         for metric, value in zip(("x", "y"), own[:, 0].T, strict=True):
             steps = np.arange(p.steps + 1)

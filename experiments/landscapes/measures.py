@@ -25,6 +25,8 @@ from .selections import (
 )
 
 LANDSCAPES = ("Beale", "long valley", "saddle", "Rosenbrock", "Rastrigin", "ill-conditioned", "rotated", "bowl")
+OCTAVES = 2  # off the best rate: four times as large, or as small
+QUARTER = 0.25  # of the starts: what momentum should add where it is what leaves a basin
 TENTH = 1.1  # as a factor: the difference in variation that matters
 SWINGS = 2  # sign changes that make an oscillation; one is an overshoot
 POWER = 2.80  # quantiles of the normal law at 97.5 % and 80 %, together
@@ -139,19 +141,31 @@ def leaves(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def out_of_minima(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of the reported starts on Rastrigin's function, without noise, that end in the lowest of its minima, each method at
-    its best rate; and the share of comparisons on valley and saddle in which the rule with momentum leaves before SGD."""
-    found = runs(rows)
-    ends = {m: np.isfinite(found.loc[(m, "Rastrigin", "exact")].arrived) for m in ("SGD", "momentum", "Nesterov", "Adagrad")}
-    sooner = better(found, "escape", WITH_MOMENTUM[:2], SYMMETRIC, "exact", -1)
-    return {key(method): share(hits) for method, hits in ends.items()} | {"sooner": sooner}
+    """Share of the reported starts on Rastrigin's function, without noise and outside of the lowest basin, from which a method
+    ends in a lower minimum than that of the basin in which it began, at the rate with most of that from the other starts; what
+    momentum adds, by start, and the starts that would show a quarter more; and the share of comparisons on valley and saddle
+    in which the rule with momentum leaves before SGD."""
+    ends = sweep(rows, "lower minimum").query("noise == 'exact'").dropna(subset="value")
+    mine = ends.start.isin(reported(rows).start)
+    found = {}
+    for method in ("SGD", "momentum", "Nesterov", "Adagrad"):
+        tuning, fresh = (ends[(ends.method == method) & part] for part in (~mine, mine))
+        rate = tuning.groupby("lr").value.mean().idxmax()
+        found[method] = fresh[fresh.lr == rate].set_index("start").value
+    gain, spread = paired(found["momentum"], found["SGD"]), (found["momentum"] - found["SGD"]).std(ddof=1)
+    return {key(method): share(hits) for method, hits in found.items()} | {
+        "gain": gain,
+        "starts": Estimate(np.ceil((POWER * spread / QUARTER) ** 2)),
+        "sooner": better(runs(rows), "escape", WITH_MOMENTUM[:2], SYMMETRIC, "exact", -1),
+    }
 
 
 @measure()
 def data(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Examples that batch descent sees before it arrives over those of the other kinds, and variation of the loss over that of
-    another kind, by run: geometric means; the chosen rates, how many of them lie at an end of their list, at how many rates
-    each kind arrives, by tuning run, and the runs that would show a tenth more variation."""
+    another kind, by run: geometric means; the chosen rates, how many of them lie at an end of their list; the examples seen
+    two octaves off the best rate, the worse way, over those at it, medians of the tuning runs; and the runs that would show a
+    tenth more variation."""
     seen, swings = (np.log(descents(rows, metric)) for metric in ("examples", "variation"))
     ratios = {
         "stochastic_faster": seen["batch"] - seen["stochastic"],
@@ -168,8 +182,10 @@ def data(rows: pd.DataFrame) -> dict[str, Estimate]:
     chosen = rows[(rows.case == "data") & (rows.metric == "variation")].groupby("method").lr.first()
     found |= {f"{key(kind)}_rate": Estimate(lr) for kind, lr in chosen.items()}
     tried = rows[(rows.case == "data") & (rows.metric == "examples") & (rows.part != "reported")]
-    works = np.isfinite(tried.value).groupby([tried.method, tried.start]).sum()
-    found |= {f"{key(kind)}_works": Estimate(works[kind].mean(), n=len(works[kind])) for kind in works.index.unique("method")}
+    for kind, trials in tried.groupby("method"):
+        examples = trials.pivot(index="lr", columns="start", values="value")
+        off = examples[np.isclose(np.abs(np.log2(examples.index / chosen[kind])), OCTAVES)] / examples.loc[chosen[kind]]
+        found[f"{key(kind)}_off"] = Estimate(off.median(axis=1).max(), n=examples.shape[1])
     needed = n_to_decide({"swings": (swings["stochastic"], swings["batch"])}, np.log(TENTH))["swings"]
     return found | {"at_edge": Estimate(chosen.isin([rates.min(), rates.max()]).sum()), "needed": needed}
 

@@ -165,9 +165,9 @@ def test_batch_descent_on_data_is_gradient_descent_and_an_epoch_sees_every_examp
     (g,) = torch.autograd.grad(torch.nn.functional.cross_entropy(x @ W, y), W)
     expected = torch.nn.functional.cross_entropy(x @ (W - g), y).item()
     seeds, rates = range(7, 8), np.ones(1)
-    (_, first), (seen, last) = batches.descend(params, params.examples, seeds, rates)
+    (_, first), (seen, last) = batches.descend(params, params.examples, seeds, rates, 1)
     assert seen == params.examples and first[0, 0] == pytest.approx(np.log(10)) and last[0, 0] == pytest.approx(expected)
-    *_, (seen, _) = batches.descend(params, 1, seeds, rates)
+    *_, (seen, _) = batches.descend(params, 1, seeds, rates, 1)
     assert seen == params.examples
 
 
@@ -192,3 +192,22 @@ def test_at_equal_rates_only_those_count_at_which_both_are_measured():
     rows = pd.DataFrame(cells, columns=["case", *selections.CELL, "start", "lr", "metric", "value"])
     found = selections.better_at_equal_rates(rows, "crossings", [("a", "b")], "saddle")
     assert (found.value, found.n) == (0.375, 2)  # start 0: 1 and 1/2; start 1: 0
+
+
+def test_a_lower_minimum_of_rastrigin_is_told_from_where_gradient_descent_ends():
+    start = 4 * torch.rand(60, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64) - 2
+    theta = start.clone()
+    for _ in range(4000):
+        theta = theta - 1e-3 * (2 * theta + 20 * np.pi * torch.sin(2 * np.pi * theta))
+    height = LANDSCAPES["Rastrigin"].value
+    origin, shuffled = torch.zeros_like(theta), theta[torch.randperm(60, generator=torch.Generator().manual_seed(4))]
+    elsewhere = (height(theta) > height(origin) + 0.5).numpy()  # than in the lowest basin
+    assert 30 < elsewhere.sum() < 60
+    for end, expected in (
+        (theta, 0 * height(theta)),
+        (origin, 1 + 0 * height(theta)),
+        (shuffled, height(shuffled) < height(theta) - 0.5),
+    ):
+        found = courses.lower_minimum(start.numpy(), end.numpy(), 0.01)
+        assert np.isnan(found[~elsewhere]).all() and (found[elsewhere] == expected.double().numpy()[elsewhere]).all()
+    assert (courses.lower_minimum(start.numpy(), (origin + 0.1).numpy(), 0.01)[elsewhere] == 0).all()  # nowhere near a minimum
