@@ -30,18 +30,6 @@ def jitter(theta: np.ndarray, steps: int) -> np.ndarray:
         return np.sqrt((np.diff(theta[-steps - 1 :], axis=0) ** 2).sum(-1).mean(axis=0))
 
 
-def lower_minimum(first: np.ndarray, last: np.ndarray, radius: float) -> np.ndarray:
-    """1 where a run on Rastrigin's function ends within `radius` of a lower minimum than that of the basin in which it began, 0
-    where it does not, NaN where it began in the lowest. To first order the minima are k (1 - c), k whole numbers, with heights
-    that grow with k^2, and basins meet at (k + 1/2) (1 + c), where c = 1 / (20 pi^2)."""
-    c = 1 / (20 * np.pi**2)
-    began, ended = (np.rint(theta / (1 + c)) for theta in (first, last))
-    with np.errstate(all="ignore"):
-        rests = (np.abs(last - ended * (1 - c)) <= radius).all(-1)
-        heights = (began**2).sum(-1), (ended**2).sum(-1)
-    return np.where(heights[0] == 0, np.nan, rests & (heights[1] < heights[0]))
-
-
 def crossings(theta: np.ndarray, until: np.ndarray, least: float) -> np.ndarray:
     """How often the first coordinate changes its sign, up to epoch `until` (...), with at least `least` of its first size on
     both sides: swings, not rounding errors or overflow."""

@@ -5,7 +5,8 @@ Claim     Rules of eleven optimisers as Python code; momentum is smoother but ov
           curvature (optimization-algorithms). AdaHessian converges in one step on 10 x^2 + y^2, and in 7 on
           x^2 + 0.1 x sin(20 pi x) (adahessian-abstract).
 Numbers   The article has none, only animations: the measures are ours. w^2 after five steps: see case rules.
-          On data: batch, mini-batch and stochastic descent, by examples seen.
+          Whether a run leaves its basin: basins.py. On data, batch, mini-batch and stochastic descent by examples seen:
+          batches.py.
 Hardware  any CPU, one thread; about a minute in all.
 """
 
@@ -22,7 +23,7 @@ from secondlook.study.arrivals import first, from_then_on
 from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Number, Positive, PositiveInt
 
-from . import article, batches, courses
+from . import article, basins, batches, courses
 from .methods import descend, methods
 
 CLASSICAL = ("Beale", "long valley", "saddle")  # the surfaces of the animations
@@ -195,10 +196,9 @@ class Sweep(Shared):
 
 @case(Sweep)
 def sweep(p: Sweep, seed: int) -> pd.DataFrame:
-    """Epoch of arrival of every optimiser from every start at every rate, how often it crosses a symmetric axis before it
-    leaves, and whether it ends in a lower minimum of Rastrigin's function than it began by; at its best rate, chosen on the
-    tuning starts, also how its path from each reported start looks; and on the classical surfaces the path from the first of
-    these."""
+    """Epoch of arrival of every optimiser from every start at every rate, and how often it crosses a symmetric axis before it
+    leaves; at its best rate, chosen on the tuning starts, also how its path from each reported start looks; and on the
+    classical surfaces the path from the first of these."""
     conditions = list(itertools.product(p.boxes, p.noise))  # a block of cells each: all starts
     generator = torch.Generator().manual_seed(seed)
     starts = {name: _starts(box, p.all_starts, generator) for name, box in p.boxes.items()}
@@ -263,9 +263,6 @@ def _runs(p: Sweep, name: str, noise: str, path: torch.Tensor) -> pd.DataFrame:
         tables.append(_table("crossings at each rate", start, at, crossings[rate, number]))
     for metric, value in metrics.items():
         tables.append(_table(metric, numbers[p.tuning_starts :], lr, value))
-    if name == "Rastrigin":
-        lower = courses.lower_minimum(*path[[0, -1]].numpy(), p.radius)
-        tables.append(_table("lower minimum", np.tile(numbers, len(p.rates)), rates, lower.ravel()))
     if name in CLASSICAL and noise == "exact":
         for metric, value in zip(("x", "y"), own[:, 0].T, strict=True):
             steps = np.arange(p.steps + 1)
@@ -275,6 +272,11 @@ def _runs(p: Sweep, name: str, noise: str, path: torch.Tensor) -> pd.DataFrame:
 
 def _table(metric: str, start, lr, value) -> pd.DataFrame:
     return pd.DataFrame({"start": start, "lr": lr, "step": 0, "metric": metric, "value": value})
+
+
+@case(basins.Basins, "basins")
+def leaving(p: basins.Basins, seed: int):
+    return basins.rows(p, seed)
 
 
 @case(batches.Batches, "data")

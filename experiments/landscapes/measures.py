@@ -26,7 +26,6 @@ from .selections import (
 
 LANDSCAPES = ("Beale", "long valley", "saddle", "Rosenbrock", "Rastrigin", "ill-conditioned", "rotated", "bowl")
 OCTAVES = 2  # off the best rate: four times as large, or as small
-QUARTER = 0.25  # of the starts: what momentum should add where it is what leaves a basin
 TENTH = 1.1  # as a factor: the difference in variation that matters
 SWINGS = 2  # sign changes that make an oscillation; one is an overshoot
 POWER = 2.80  # quantiles of the normal law at 97.5 % and 80 %, together
@@ -141,21 +140,18 @@ def leaves(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def out_of_minima(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of the reported starts on Rastrigin's function, without noise and outside of the lowest basin, from which a method
-    ends in a lower minimum than that of the basin in which it began, at the rate with most of that from the other starts; what
-    momentum adds, by start, and the starts that would show a quarter more; and the share of comparisons on valley and saddle
-    in which the rule with momentum leaves before SGD."""
-    ends = sweep(rows, "lower minimum").query("noise == 'exact'").dropna(subset="value")
-    mine = ends.start.isin(reported(rows).start)
-    found = {}
-    for method in ("SGD", "momentum", "Nesterov", "Adagrad"):
-        tuning, fresh = (ends[(ends.method == method) & part] for part in (~mine, mine))
-        rate = tuning.groupby("lr").value.mean().idxmax()
-        found[method] = fresh[fresh.lr == rate].set_index("start").value
+    """Share of the reported starts on Rastrigin's function, outside of the lowest basin, from which a method ends in a lower
+    minimum than that of the basin in which it began, at the rate with most of that from other starts; what momentum adds, by
+    start, and the starts that would show it with a power of 80 %; and the share of comparisons on valley and saddle in which
+    the rule with momentum leaves before SGD."""
+    ends, found = rows[rows.case == "basins"], {}
+    for method, mine in ends.groupby("method"):
+        rate = mine[mine.part == "tuning"].groupby("lr").value.mean().idxmax()
+        found[method] = mine[(mine.part == "reported") & (mine.lr == rate)].set_index("start").value
     gain, spread = paired(found["momentum"], found["SGD"]), (found["momentum"] - found["SGD"]).std(ddof=1)
     return {key(method): share(hits) for method, hits in found.items()} | {
         "gain": gain,
-        "starts": Estimate(np.ceil((POWER * spread / QUARTER) ** 2)),
+        "starts": Estimate(np.ceil((POWER * spread / gain.value) ** 2) if gain.value else np.nan),
         "sooner": better(runs(rows), "escape", WITH_MOMENTUM[:2], SYMMETRIC, "exact", -1),
     }
 

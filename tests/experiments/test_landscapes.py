@@ -15,7 +15,9 @@ from secondlook.study.arrivals import first, from_then_on
 from secondlook.study.experiment import Experiment, run
 
 EXPERIMENT = Experiment(ROOT, "landscapes")
-article, methods, courses, experiment = (EXPERIMENT.part(name) for name in ("article", "methods", "courses", "experiment"))
+article, basins, methods, courses, experiment = (
+    EXPERIMENT.part(name) for name in ("article", "basins", "methods", "courses", "experiment")
+)
 
 EACH = pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=list(LANDSCAPES))
 METHODS = methods.methods(0.9, (0.9, 0.999))
@@ -208,6 +210,6 @@ def test_a_lower_minimum_of_rastrigin_is_told_from_where_gradient_descent_ends()
         (origin, 1 + 0 * height(theta)),
         (shuffled, height(shuffled) < height(theta) - 0.5),
     ):
-        found = courses.lower_minimum(start.numpy(), end.numpy(), 0.01)
+        found = basins.lower_minimum(start.numpy(), end.numpy(), 0.01)
         assert np.isnan(found[~elsewhere]).all() and (found[elsewhere] == expected.double().numpy()[elsewhere]).all()
-    assert (courses.lower_minimum(start.numpy(), (origin + 0.1).numpy(), 0.01)[elsewhere] == 0).all()  # nowhere near a minimum
+    assert (basins.lower_minimum(start.numpy(), (origin + 0.1).numpy(), 0.01)[elsewhere] == 0).all()  # nowhere near a minimum
