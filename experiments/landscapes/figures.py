@@ -143,25 +143,26 @@ def statements(rows: pd.DataFrame) -> Figure:
     """The captions of the animations, as shares of comparisons.
 
     Shows: share of comparisons in which a caption holds, with 95 % intervals over starts, without noise (filled) and with noise
-    (open); beyond the line in the middle the caption holds more often than not.
+    (open), or with one of both where that is all that is asked; beyond the line the caption holds more often than not.
     """
     figure, axis = style.axes(height=3.0, width=5.6)
     smoother, overshoots, faster = measures.smoother(rows), measures.overshoots(rows), measures.faster(rows)
     steadier, calmer, leaves = measures.steadier(rows), measures.calmer(rows), measures.leaves(rows)
     swings, belief = measures.swings(rows), measures.belief_wins(rows)
     lines: list[tuple[str, Estimate | None, Estimate | None, str]] = [
-        ("momentum turns less", smoother["exact"], smoother["noisy"], "momentum"),
-        ("momentum overshoots more", overshoots["exact"], overshoots["noisy"], "momentum"),
-        ("scaling arrives first", faster["exact"], faster["noisy"], "Adam"),
-        ("scaling works at more rates", steadier["exact"], steadier["noisy"], "Adam"),
-        ("scaling jitters less", None, calmer["noisy"], "Adam"),
-        ("scaling leaves first, against SGD", leaves["plain"], None, "Adam"),
-        ("scaling leaves first, with momentum", leaves["with_momentum"], None, "Adam"),
-        ("momentum swings more, saddle", swings["more_saddle"], None, "momentum"),
-        ("momentum swings to and fro, saddle", swings["momentum_saddle"], None, "momentum"),
-        ("AdaBelief arrives before Adam", belief["faster_exact"], belief["faster_noisy"], "AdaBelief"),
-        ("AdaBelief works at more rates", belief["steadier_exact"], belief["steadier_noisy"], "AdaBelief"),
-        ("AdaBelief jitters less", None, belief["calmer_noisy"], "AdaBelief"),
+        ("C4a: momentum turns less", smoother["exact"], smoother["noisy"], "momentum"),
+        ("C4e: momentum overshoots more", overshoots["exact"], overshoots["noisy"], "momentum"),
+        ("C4b: adaptive rates arrive first", faster["exact"], faster["noisy"], "Adam"),
+        ("C4f: adaptive rates work at more rates", steadier["exact"], steadier["noisy"], "Adam"),
+        ("C4g: adaptive rates jitter less", None, calmer["noisy"], "Adam"),
+        ("C4c: adaptive rates leave before SGD", leaves["plain"], None, "Adam"),
+        ("C4c: the same, both with momentum", leaves["with_momentum"], None, "Adam"),
+        ("C4h: momentum swings more, saddle", swings["more_saddle"], None, "momentum"),
+        ("C4h: the same, at equal rates", swings["more_at_equal_rates_saddle"], None, "momentum"),
+        ("C4d: momentum swings to and fro, saddle", swings["momentum_saddle"], None, "momentum"),
+        ("C5b: AdaBelief arrives before Adam", belief["faster_exact"], belief["faster_noisy"], "AdaBelief"),
+        ("C5c: AdaBelief works at more rates", belief["steadier_exact"], belief["steadier_noisy"], "AdaBelief"),
+        ("C5d: AdaBelief jitters less", None, belief["calmer_noisy"], "AdaBelief"),
     ]
     for at, (_, exact, noisy, method) in enumerate(lines):
         for found, shift, face in ((exact, -0.14, style.COLOUR[method]), (noisy, 0.14, "white")):

@@ -17,8 +17,8 @@ from .selections import JUDGE, at_end, carried, cells, learned, log_errors
 
 LOOK = {  # colour and line of rules and policies
     "uniform": (style.GREY, ":"),
-    JUDGE: (style.SERIES[2], "-"),
-    "jumps": ("#999933", "-"),
+    JUDGE: (style.SERIES[2], (0, (6, 1, 1, 1, 1, 1))),
+    "jumps": ("#999933", "-."),
     POLICIES[0]: (style.SERIES[0], "-"),
     POLICIES[1]: (style.SERIES[1], "--"),
     "policy": (style.SERIES[0], "-"),

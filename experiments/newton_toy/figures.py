@@ -91,7 +91,7 @@ def saddle_paths(rows: pd.DataFrame) -> Figure:
     """Six methods from the same starts on a double well.
 
     Shows: contours of f, the saddle (cross) and the minima (stars); the path of each method from each start (open circle),
-    green if it ends at a minimum, orange if it ends at the saddle; the region where H is indefinite in grey.
+    green if it ends at a minimum, orange and dotted if it ends at the saddle; the region where H is indefinite in grey.
     """
     figure, axes = style.axes(2, 3, height=3.6, sharex=True, sharey=True)
     x, y = np.meshgrid(np.linspace(-1.5, 1.5, 301), np.linspace(-1.1, 1.1, 221))
@@ -103,8 +103,17 @@ def saddle_paths(rows: pd.DataFrame) -> Figure:
         ax.contour(x, y, f, levels=np.linspace(-0.24, 1.2, 13), cmap=style.SURFACE, linewidths=0.5, alpha=0.8)
         for _, walk in paths[paths.method == method].groupby("start"):
             course = walk.pivot(index="step", columns="metric", values="value")
-            colour = ENDS[abs(course.theta_1.iloc[-1]) > indefinite]
-            ax.plot(course.theta_1, course.theta_2, "o-", color=colour, linewidth=0.9, markersize=1.8, markeredgewidth=0)
+            down = abs(course.theta_1.iloc[-1]) > indefinite
+            colour = ENDS[down]
+            ax.plot(
+                course.theta_1,
+                course.theta_2,
+                "o-" if down else "o:",
+                color=colour,
+                linewidth=0.9,
+                markersize=1.8,
+                markeredgewidth=0,
+            )
             ax.plot(*course.iloc[0], "o", color=colour, markerfacecolor="white", markersize=4, zorder=3)
         ax.plot(*double_well.SADDLE, "x", color=style.INK, markersize=5, zorder=4)
         ax.plot(*np.transpose(double_well.MINIMA), "*", color=style.INK, markersize=6, markeredgewidth=0, zorder=4)

@@ -15,7 +15,7 @@ from .names import MODELS, RULES, STARTS, TUNED
 from .selections import QUESTIONS, by_epoch, families, instrument, networks, of_methods, test_losses, trials, watched
 
 MAIN = ("Adam", "adaptive", "careful", "EVE")
-LINE = {"careful": "--", "careful, back": ":"}
+LINE = {"careful": "--", "careful, back": ":", "EVE": "-."}
 WIDTH = {"Adam": 3.0}  # wide, under what does the same as long as nothing is cut or chosen
 EPS = 1e-5  # of the loss, added to target and predictions: what it sees
 FROM = {"small": "from the small rate", "tuned": "from the tuned rate"}

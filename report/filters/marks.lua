@@ -82,7 +82,7 @@ end
 
 -- Only a long table may break across pages, and inside of a row only one whose rows are tall. Typst keeps all others together;
 -- LaTeX needs to be told how much room they take.
-local LONG, ROWS, TALL = 1500, 28, 300 -- characters, and rows of few characters: half a page; characters of a row, in the mean
+local LONG, ROWS, TALL = 2400, 28, 300 -- characters: two thirds of a page; rows of few characters: half a page; characters of a row, in the mean
 
 function Table(tbl)
   local length, rows = #pandoc.utils.stringify(tbl), #tbl.bodies[1].body

@@ -3,6 +3,7 @@
 Tables of runs have a method (and whatever else names a run) as the first level of their index; the colour is the method's own.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from secondlook.reporting.style import COLOUR
 from secondlook.study.statistics import LEVEL, mean
 
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))  # of the methods of a sweep, told apart in grey
 BESIDE = 0.15  # how far dots and interval lie from their line
 
 
@@ -69,8 +71,8 @@ def curves(panel: Axes, values: pd.DataFrame, methods: Iterable[str], spent: pd.
 
 def sweep(panel: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
     """For each method the means over seeds by factor on its rate, and every seed as a dot."""
-    for method, table in tables.items():
-        panel.semilogx(table.columns, table.mean(), color=COLOUR[method], label=method)
+    for (method, table), dashes in zip(tables.items(), itertools.cycle(DASHES), strict=False):
+        panel.semilogx(table.columns, table.mean(), color=COLOUR[method], linestyle=dashes, label=method)
         for _, line in table.iterrows():
             panel.plot(table.columns, line, "o", color=COLOUR[method], alpha=0.45, markeredgewidth=0)
 

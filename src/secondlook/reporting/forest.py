@@ -29,5 +29,5 @@ def forest(path: Path, find: Find) -> Figure:
         lines(panel, methods)
         cost = interval(find(task["experiment"], task["cost"]), digits=2)
         panel.set(title=f"{task['task']}: {cost}\n{task['in']}", xlabel=task["unit"])
-    panels[0][0].set_ylabel("AdaHessian less")
+    panels[0][0].set_ylabel("AdaHessian against")
     return figure
