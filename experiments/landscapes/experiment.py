@@ -177,6 +177,7 @@ def surfaces(p: Surfaces, seed: int) -> pd.DataFrame:
 class Sweep(Shared):
     steps: PositiveInt
     radius: Positive
+    latest: PositiveInt
     last: PositiveInt
     least: Positive
     tuning_starts: PositiveInt
@@ -227,12 +228,9 @@ def _starts(box, count: int, generator: torch.Generator) -> torch.Tensor:
     return torch.tensor([x, y]) + torch.tensor([dx, dy]) * sides
 
 
-def best(epochs: np.ndarray, end: np.ndarray) -> int:
-    """Index of the best rate, from arrivals and last distances (rates, starts): lowest median epoch, then most arrivals, then
-    lowest median last distance."""
-    with np.errstate(all="ignore"):
-        left = np.median(np.nan_to_num(end, nan=np.inf), axis=1)
-    keys = (left, np.isinf(epochs).mean(axis=1), np.median(epochs, axis=1))
+def best(epochs: np.ndarray) -> int:
+    """Index of the best rate, from arrivals (rates, starts): lowest median epoch, then most arrivals, then the smallest."""
+    keys = (np.isinf(epochs).mean(axis=1), np.median(epochs, axis=1))
     return int(np.lexsort(keys)[0])
 
 
@@ -240,7 +238,8 @@ def _runs(p: Sweep, name: str, noise: str, path: torch.Tensor) -> pd.DataFrame:
     """Rows of one optimiser on one landscape, from its paths (steps + 1, rates, starts, 2)."""
     distance = LANDSCAPES[name].distance(path).numpy()
     epochs = from_then_on(distance <= p.radius)  # (rates, starts)
-    chosen = best(epochs[:, : p.tuning_starts], distance[-1, :, : p.tuning_starts])
+    epochs = np.where(epochs <= p.latest, epochs, np.inf)
+    chosen = best(epochs[:, : p.tuning_starts])
     numbers = np.arange(p.all_starts)
     rates = np.repeat(p.rates.round(6), p.all_starts)
     tables = [_table("arrived", np.tile(numbers, len(p.rates)), rates, epochs.ravel())]

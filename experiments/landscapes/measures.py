@@ -5,7 +5,7 @@ import pandas as pd
 
 from secondlook.study.comparison import n_to_decide
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, mean, paired, share
+from secondlook.study.statistics import Estimate, bound, mean, paired, share
 from secondlook.study.text import fixed, key, number, percent
 
 from .selections import (
@@ -41,8 +41,8 @@ def _as_printed(rows: pd.DataFrame) -> pd.Series:
 
 
 def _largest(rows: pd.DataFrame) -> pd.Series:
-    """Largest difference of each rule from torch over seeds."""
-    return _rules(rows, "difference").groupby(["method", "against"]).value.max()
+    """What the largest difference of each rule from torch over seeds does not exceed."""
+    return _rules(rows, "difference").groupby(["method", "against"]).value.max().map(bound)
 
 
 @measure()
@@ -363,7 +363,7 @@ def rules_table(rows: pd.DataFrame) -> pd.DataFrame:
     p, off = printed(rows), _largest(rows)
 
     def equal(method, against):
-        return f"differs by {number(off[method, against], 1)}"
+        return f"differs by at most {number(off[method, against], 1)}"
 
     lines = [
         (

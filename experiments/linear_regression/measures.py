@@ -41,13 +41,14 @@ def first_axis(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def from_stated(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """How far the mean of the runs is from any number that prints as the stated one, in standard deviations of a run."""
+    """How far the mean of the runs is from any number that prints as the stated one, in hundredths of a standard deviation of a
+    run: more digits depend on the processor."""
     found = {}
     for key, (case, metric, stated, half) in STATED.items():
         values = last(rows, case, metric)
         mean = statistics.mean(values)
         nearest = np.clip(mean.value, stated - half, stated + half)
-        found[key] = Estimate(*(np.array([mean.value, *mean.ends]) - nearest) / values.std(), n=mean.n)
+        found[key] = Estimate(*((np.array([mean.value, *mean.ends]) - nearest) / values.std()).round(2), n=mean.n)
     return found
 
 

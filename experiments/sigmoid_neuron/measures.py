@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from secondlook.study.declare import measure
-from secondlook.study.statistics import Estimate, design_share
+from secondlook.study.statistics import Estimate, bound, design_share
 from secondlook.study.text import key, number
 
 from . import selections
@@ -131,9 +131,9 @@ def range_of_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def equalities(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Largest differences of case parity."""
+    """What the largest differences of case parity do not exceed."""
     found = rows[rows.case == "parity"].set_index("method").value
-    return {key(name): Estimate(difference) for name, difference in found.items()}
+    return {key(name): Estimate(bound(difference)) for name, difference in found.items()}
 
 
 @measure()

@@ -27,6 +27,7 @@ def check(value, low, high, **band) -> dict:
         (check(7, 6, 8, between=[2, 6]), (-0.5, -1, 0)),
         (check(4, 1, 7, between=[2, 6]), (1, -0.5, 1)),
         (check(1.5, 1, 3, between=[0, 2]), (0.25, -0.5, 0.5)),  # nothing lies below 0
+        (check(-0.4, -0.8, -0.1, between=[0, 1]), (-0.4, -0.8, -0.1)),  # but for a number that may
         (check(0.75, 0.5, 1, between=[0.5, 1]), (0.5, 0, 1)),  # nor above 1
         (check(2, 1, 4, between=[0, INF]), (0.5, 0.25, 1)),  # open: the farthest end is at 1
         (check(2, -1, 4, between=[-INF, 0]), (-0.5, -1, 0.25)),  # the other way round, the claim's favour is on the right

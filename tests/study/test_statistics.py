@@ -1,6 +1,7 @@
 """Intervals and tests against closed forms, against scipy, and against their own promise of coverage."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -97,3 +98,15 @@ def test_welch_of_published_numbers_is_that_of_the_runs():
     a, b = np.array([92.1, 92.4, 91.9, 92.2, 92.0]), np.array([90.3, 90.9, 90.1, 90.2, 90.6])
     known = s.welch_published((a.mean(), a.std(ddof=1)), (b.mean(), b.std(ddof=1)), 5)
     assert list(known.as_dict().values()) == pytest.approx(list(s.welch(a, b).as_dict().values()))
+
+
+@pytest.mark.parametrize(
+    "difference, expected",
+    [(0, 1e-14), (6e-16, 1e-14), (1e-14, 1e-14), (2.5e-10, 1e-9), (1e-9, 1e-9), (2e-8, 2e-8), (1.3, 1.3), (math.inf, math.inf)],
+)
+def test_a_difference_of_rounding_is_bounded_by_a_power_of_ten(difference, expected):
+    assert s.bound(difference) == expected
+
+
+def test_no_bound_hides_what_is_not_a_number():
+    assert math.isnan(s.bound(math.nan))

@@ -2,7 +2,7 @@
 
 A row shows the numbers that a claim needs for *reproduced*, by how far each lies inside of its band, which is grey: 0 is at
 the nearest end of the band, 1 is the border of the picture, and left of 0 lies what does not agree. The unit is half a band
-that has two ends; all of a band that begins at 0 or ends at 1, where nothing lies beyond; and for an open band the distance to
+that has two ends; all of a band that begins at 0, where no number lies below, or ends at 1; and for an open band the distance to
 that end of the interval which is farthest from the band's own. Of several numbers the one that is farthest from what the
 claim needs has its interval, the others are dots; what lies beyond the border is an arrow. An exact number has no interval,
 and a check that is true or false lies halfway, on its side.
@@ -50,7 +50,7 @@ def depth(check: Mapping) -> Depth:
     low, high = map(float, check.get("between") or (check["outside"][1], math.inf))
     if low == high:
         return Depth(*[0.5 if check["holds"] else -0.5] * 3)
-    if low == 0 and math.isfinite(high):
+    if low == 0 and math.isfinite(high) and min(value, *ends) >= 0:
         low, unit = -math.inf, high
     elif high == 1 and math.isfinite(low):
         high, unit = math.inf, 1 - low

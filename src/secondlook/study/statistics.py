@@ -11,6 +11,7 @@ equivalent      two one-sided tests: the difference lies within +-margin
 """
 
 import itertools
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike
 from secondlook.errors import Mistake
 
 LEVEL = 0.95
+ROUNDING, LEAST = 1e-8, -14  # a larger difference is none of rounding in double precision; the least power of ten of a bound
 EXACT_FLIPS = 18  # largest n whose 2^n sign patterns are all enumerated
 SAMPLED_FLIPS = 100_000
 
@@ -66,6 +68,14 @@ def _sample(values: ArrayLike, least: int) -> np.ndarray:
     if not np.isfinite(values).all():
         raise Mistake("a mean over runs that diverged says nothing: use the median, or count them")
     return values
+
+
+def bound(difference: float) -> float:
+    """The power of ten that a difference of rounding does not exceed, 1e-14 at least: its own digits depend on the processor. A
+    difference above 1e-8 is none of rounding, and stays what it is."""
+    if not difference <= ROUNDING:
+        return difference
+    return 10.0 ** max(math.ceil(math.log10(difference)) if difference > 0 else -math.inf, LEAST)
 
 
 def mean(values: ArrayLike, level: float = LEVEL) -> Estimate:

@@ -39,6 +39,12 @@ def number(x: Estimate | float, digits: int = 3) -> str:
     return power if mantissa == "1" else f"{mantissa}×{power}".replace("-", "−")
 
 
+def magnitude(x: Estimate | float) -> str:
+    """The power of ten of the first digit, 10⁻¹¹ for 2.6×10⁻¹¹: of errors of rounding, whose digits depend on the processor."""
+    x = _value(x)
+    return number(10.0 ** math.floor(math.log10(abs(x))), 1) if x and math.isfinite(x) else number(x)
+
+
 def fixed(x: Estimate | float, digits: int = 2) -> str:
     """`digits` digits after the point."""
     if math.isnan(_value(x)):
@@ -83,7 +89,9 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-ENVIRONMENT.filters.update(number=number, fixed=fixed, percent=percent, interval=interval, percent_interval=percent_interval)
+ENVIRONMENT.filters.update(
+    number=number, magnitude=magnitude, fixed=fixed, percent=percent, interval=interval, percent_interval=percent_interval
+)
 
 
 def fill(template: str, values: Mapping, where: str) -> str:
