@@ -23,6 +23,7 @@ class Basins:
     momentum: Fraction
     betas: tuple[Fraction, ...]
     steps: PositiveInt
+    latest: PositiveInt
     radius: Positive
     reach: Positive
     tuning_starts: PositiveInt
@@ -31,12 +32,12 @@ class Basins:
     octaves: tuple[Number, ...]
 
 
-def lower_minimum(first: np.ndarray, last: np.ndarray, radius: float) -> np.ndarray:
-    """1 where a run from `first` (..., 2) to `last` ends within `radius` of a lower minimum than that of the basin in which it
-    began, 0 where it does not, NaN where it began in the lowest."""
-    began, ended = (np.rint(theta / (1 + STRETCH)) for theta in (first, last))
+def lower_minimum(first: np.ndarray, end: np.ndarray, radius: float) -> np.ndarray:
+    """1 where a run from `first` (..., 2) stays at its end (steps, ..., 2) within `radius` of a lower minimum than that of the
+    basin in which it began, 0 where it does not, NaN where it began in the lowest."""
+    began, ended = (np.rint(theta / (1 + STRETCH)) for theta in (first, end[-1]))
     with np.errstate(all="ignore"):
-        rests = (np.abs(last - ended * (1 - STRETCH)) <= radius).all(-1)
+        rests = (np.abs(end - ended * (1 - STRETCH)) <= radius).all((0, -1))
         heights = (began**2).sum(-1), (ended**2).sum(-1)
     return np.where(heights[0] == 0, np.nan, rests & (heights[1] < heights[0]))
 
@@ -50,7 +51,7 @@ def rows(p: Basins, seed: int) -> Iterator[dict]:
     known = methods(p.momentum, p.betas)
     for method in p.methods:
         path = descend(known[method], lambda theta, t: LANDSCAPES["Rastrigin"].value(theta).sum(), start, rates, p.steps)
-        found = lower_minimum(*path[[0, -1]].numpy(), p.radius)  # (rates, starts)
+        found = lower_minimum(path[0].numpy(), path[p.latest :].numpy(), p.radius)  # (rates, starts)
         for rate, number in zip(*np.nonzero(~np.isnan(found)), strict=True):
             part = "tuning" if number < p.tuning_starts else "reported"
             at = {"method": method, "start": number, "lr": rates[rate], "part": part, "step": p.steps}

@@ -209,6 +209,10 @@ def test_a_lower_minimum_of_rastrigin_is_told_from_where_gradient_descent_ends()
         (origin, 1 + 0 * height(theta)),
         (shuffled, height(shuffled) < height(theta) - 0.5),
     ):
-        found = basins.lower_minimum(start.numpy(), end.numpy(), 0.01)
+        found = basins.lower_minimum(start.numpy(), end.numpy()[None], 0.01)
         assert np.isnan(found[~elsewhere]).all() and (found[elsewhere] == expected.double().numpy()[elsewhere]).all()
-    assert (basins.lower_minimum(start.numpy(), (origin + 0.1).numpy(), 0.01)[elsewhere] == 0).all()  # nowhere near a minimum
+    late = torch.stack([theta + 0.3, origin]).numpy()
+    assert (basins.lower_minimum(start.numpy(), late, 0.01)[elsewhere] == 0).all()  # there at the last step alone
+    assert (
+        basins.lower_minimum(start.numpy(), (origin + 0.1).numpy()[None], 0.01)[elsewhere] == 0
+    ).all()  # nowhere near a minimum

@@ -2,7 +2,7 @@
 
 A row shows the numbers that a claim needs for *reproduced*, by how far each lies inside of its band, which is grey: 0 is at
 the nearest end of the band, 1 is the border of the picture, and left of 0 lies what does not agree. The unit is half a band
-that has two ends; all of a band that begins at 0, where no number lies below, or ends at 1; and for an open band the distance to
+that has two ends; all of a band that begins at 0, with no number below, or ends at 1; and for an open band the distance to
 that end of the interval which is farthest from the band's own. Of several numbers the one that is farthest from what the
 claim needs has its interval, the others are dots; what lies beyond the border is an arrow. An exact number has no interval,
 and a check that is true or false lies halfway, on its side.
