@@ -3,9 +3,10 @@
 Claim     KAISA, a distributed K-FAC, converges 18.1 to 36.3 % faster than first-order methods at equal batch, on up to 128
           A100 (adahessian-abstract, a neighbour named there).
 Set-up    Placements: a residual network, each share on 1, 2 and 4 gloo processes. Training: a small convolutional network on
-          the digits, KAISA's published settings, the learning rate tuned for both methods with equal trials; epochs until the
-          test accuracy is reached, and seconds of a step on one process and on two. A step takes as long at any rate, so that
-          case training, which is timed on a machine without other work, need not have the tuned ones.
+          the digits, KAISA's published settings, with factors at every step or every 10 steps; the learning rate tuned for
+          each method with equal trials; epochs until the test accuracy is reached, and seconds of a step on one process and on
+          two. A step takes as long at any rate, so that case training, which is timed on a machine without other work, need
+          not have the tuned ones.
 Hardware  two CPU cores; four processes share them. About twenty minutes in all.
 """
 
@@ -29,6 +30,8 @@ from secondlook.problems.resnet import resnet
 from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Positive, PositiveInt
 from secondlook.training.ranks import on_ranks
+
+from .methods import FACTORS_EVERY, METHODS
 
 WARM_UP = 1  # periods that are not timed
 PORTIONS = {"validation": 0, "test": 1}  # of the digits that are not for training
@@ -190,7 +193,8 @@ def _trained(p: Digits, method: str, lr: float, seed: int, portion: str, judge_e
     train, *others = zip(x.float().split(list(p.examples)), y.split(list(p.examples)), strict=True)
     judged_x, judged_y = others[PORTIONS[portion]]
     model = network(p.channels, generator)
-    optimizer = _sgd(p, model, lr) if method == "SGD" else _kfac(p, model, lr, None if count == 1 else 1.0, 1, p.inverses_every)
+    share = None if count == 1 else 1.0
+    optimizer = _sgd(p, model, lr) if method == "SGD" else _kfac(p, model, lr, share, FACTORS_EVERY[method], p.inverses_every)
     parallel = model if count == 1 else DistributedDataParallel(model)
     batches = [b for _ in range(p.epochs) for b in torch.randperm(len(train[0]), generator=generator).split(p.batch)]
     spent = 0.0
@@ -218,7 +222,7 @@ def _arrival(p: Arrivals, method: str, lr: float, seed: int, portion: str) -> It
 @case(Rates)
 def rates(p: Rates, seed: int):
     """Epochs to the target and last accuracy on the validation part, for each method at each learning rate."""
-    for method in ("SGD", "K-FAC"):
+    for method in METHODS:
         for lr in p.rates:
             yield from _arrival(p, method, lr, seed, "validation")
 
@@ -234,11 +238,11 @@ def epochs(p: Epochs, seed: int):
 def training(p: Runs, seed: int):
     """Accuracy on the test part and seconds, for each method on each number of processes."""
     for count in p.processes:
-        rows = _both(p, seed) if count == 1 else on_ranks(count, _both, p, seed)[0]
+        rows = _each(p, seed) if count == 1 else on_ranks(count, _each, p, seed)[0]
         yield from ({"ranks": count, **row} for row in rows)
 
 
-def _both(p: Runs, seed: int) -> list[dict]:
+def _each(p: Runs, seed: int) -> list[dict]:
     return [
         {"method": method, "lr": lr, "step": step, "metric": metric, "value": value}
         for method, lr in p.tuned.items()

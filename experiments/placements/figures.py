@@ -7,11 +7,12 @@ from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
 from .measures import gain
+from .methods import METHODS
 from .selections import (
     DEVICES,
     KINDS,
-    METHODS,
     NETWORKS,
+    PREFIX,
     PUBLISHED,
     arrivals,
     counted,
@@ -25,6 +26,7 @@ from .selections import (
 
 COLOURS = dict(zip(("factors", "inverses", "directions"), style.SERIES[1:], strict=False))
 MARKERS = {1: "o", 2: "s", 4: "^"}
+LINES = dict(zip(METHODS, (":", "-", "--"), strict=True))
 MIB = 2**20
 
 
@@ -92,23 +94,27 @@ def model(rows: pd.DataFrame) -> Figure:
 @figure("epochs", "training")
 def target(rows: pd.DataFrame) -> Figure:
     """Shows: left, the share of runs that have reached the target, by epochs; right, the part of SGD's epochs and of its time
-    that K-FAC saves until then: a dot for each seed, diamonds with intervals that hold together; shaded: as published.
+    that each variant of K-FAC saves until then: for epochs a dot for each seed, diamonds with intervals that hold together;
+    shaded: the part of the time, as published.
     """
-    figure, (left, right) = style.axes(1, 2, height=2.3)
+    figure, (left, right) = style.axes(1, 2, height=2.8)
     table = arrivals(rows, "epochs").epochs
     for method in METHODS:
-        left.ecdf(table.loc[method], color=style.COLOUR[method], label=method)
+        left.ecdf(table.loc[method], color=style.COLOUR[method], linestyle=LINES[method], label=method)
     left.set(xlabel="epochs", ylabel="share of runs at the target", xlim=(0, None))
-    left.legend(loc="lower right")
-    names = {"epochs": "epochs", "seconds_p1": "time, one process", "seconds_p2": "time, two processes"}
-    found, colour = gain(rows), style.COLOUR["K-FAC"]
-    each = 1 - epoch_ratios(rows)
-    right.plot(each, [-comparisons.BESIDE] * len(each), "o", color=colour, alpha=0.25, markeredgewidth=0)
-    for at, name in enumerate(names):
-        right.plot(found[name].ends, [at + comparisons.BESIDE] * 2, color=colour)
-        right.plot(found[name].value, at + comparisons.BESIDE, "D", color=colour)
+    comparisons.legend(figure, left, len(METHODS))
+    names = {"epochs": "epochs", "seconds_p1": "time, 1 process", "seconds_p2": "time, 2 processes"}
+    found, each = gain(rows), 1 - epoch_ratios(rows)
+    for first, (variant, prefix) in zip((0, len(names)), PREFIX.items(), strict=True):
+        colour = style.COLOUR[variant]
+        dots = each[variant]
+        right.plot(dots, [first - comparisons.BESIDE] * len(dots), "o", color=colour, alpha=0.25, markeredgewidth=0)
+        for at, name in enumerate(names, first):
+            saved = found[prefix + name]
+            right.plot(saved.ends, [at + comparisons.BESIDE] * 2, color=colour)
+            right.plot(saved.value, at + comparisons.BESIDE, "D", color=colour)
     right.axvspan(*PUBLISHED, color=style.GREY, alpha=0.2, linewidth=0)
     right.axvline(0, color=style.GREY, linewidth=0.8)
     right.set(xlabel="part saved (right is faster)")
-    comparisons.lines(right, names.values())
+    comparisons.lines(right, [f"{variant}: {name}" for variant in PREFIX for name in names.values()])
     return figure

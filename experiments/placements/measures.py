@@ -1,10 +1,12 @@
 """The numbers that the claims and the section quote: what placements send, hold and take, the model, the way to the target.
 
-Keys: p4_w2 is two of four ranks with the inverses of a layer.
+Keys: p4_w2 is two of four ranks with the inverses of a layer. What is K-FAC's is that of K-FAC with factors at every step;
+every_10_ before a key, with factors every 10 steps.
 
 Time to the target is epochs times the time of a step. Epochs are exact, and their ratio, K-FAC's over SGD's, is a median over
-many seeds; the ratio of the times of a step is the geometric mean over the rounds of case training. Three intervals, of the
-ratio of epochs and of those of a step on one process and on two, hold together with 95 %; so do the products of their ends.
+many seeds; the ratio of the times of a step is the geometric mean over the rounds of case training. Six intervals, for each of
+the two variants that of the ratio of epochs and those of a step on one process and on two, hold together with 95 %; so do the
+products of their ends.
 """
 
 import numpy as np
@@ -15,11 +17,12 @@ from secondlook.study.declare import measure
 from secondlook.study.statistics import Estimate, mean, median
 from secondlook.study.text import fixed, interval, key, number
 
+from .methods import METHODS
 from .selections import (
     DEVICES,
     KINDS,
-    METHODS,
     NETWORKS,
+    PREFIX,
     PUBLISHED,
     RHYTHM,
     arrivals,
@@ -38,7 +41,7 @@ from .selections import (
 
 MIB = 2**20
 PROCESSES = (1, 2)  # of case training
-TOGETHER = comparison.simultaneous(1 + len(PROCESSES))  # level of the ratios of epochs and of steps
+TOGETHER = comparison.simultaneous(len(PREFIX) * (1 + len(PROCESSES)))  # level of the ratios of epochs and of steps
 
 
 @measure()
@@ -133,15 +136,17 @@ def scaling(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("rates", "epochs")
 def tuned(rows: pd.DataFrame) -> dict[str, Estimate]:
     """The best learning rates of case rates, and how many have exactly the same mean epochs at most (_alike); whether case
-    epochs uses them; how many are at an end of the list; the target."""
+    epochs uses those of SGD and of a variant of K-FAC, and how many of the two are at an end of the list; the target."""
     best = best_rates(rows)
     used = rows[rows.case == "epochs"].groupby("method").lr.first()
     tried = rows[rows.case == "rates"].lr
-    at_edge = [rate in (tried.min(), tried.max()) for rate in best.values()]
     found = {key(method): exact(rate) for method, rate in best.items()}
     means = trials(rows).epochs
     found |= {f"{key(m)}_alike": exact(means[m].value_counts().max()) for m in METHODS}
-    found |= {"used": exact(all(used[m] == best[m] for m in METHODS)), "at_edge": exact(sum(at_edge))}
+    for variant, prefix in PREFIX.items():
+        pair = ("SGD", variant)
+        found[f"{prefix}used"] = exact(all(used[m] == best[m] for m in pair))
+        found[f"{prefix}at_edge"] = exact(sum(best[m] in (tried.min(), tried.max()) for m in pair))
     return found | {"rates": exact(tried.nunique()), "target": exact(rows[rows.case == "epochs"].target.iloc[0])}
 
 
@@ -166,12 +171,16 @@ def reach(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("training")
 def steps(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Time of a step of K-FAC over one of SGD, geometric mean over rounds, on one process (p1) and on two (p2)."""
-    return {f"p{ranks}": _times(_logarithms(rows, ranks)) for ranks in PROCESSES}
+    return {name: _times(logarithms) for name, logarithms in _logarithms(rows).items()}
 
 
-def _logarithms(rows: pd.DataFrame, ranks: int) -> pd.Series:
-    table = step_milliseconds(rows, ranks)
-    return np.log(table["K-FAC"] / table["SGD"])
+def _logarithms(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    tables = {ranks: step_milliseconds(rows, ranks) for ranks in PROCESSES}
+    return {
+        f"{prefix}p{ranks}": np.log(table[variant] / table["SGD"])
+        for variant, prefix in PREFIX.items()
+        for ranks, table in tables.items()
+    }
 
 
 def _times(logarithms: pd.Series) -> Estimate:
@@ -179,37 +188,48 @@ def _times(logarithms: pd.Series) -> Estimate:
     return Estimate(*np.exp([found.value, found.low, found.high]), found.n)
 
 
+@measure("epochs")
+def saved(rows: pd.DataFrame) -> dict[str, Estimate]:
+    """Part of SGD's epochs that K-FAC saves until the target: positive where it needs fewer."""
+    return {f"{PREFIX[variant]}epochs": _rest(ratio) for variant, ratio in _epochs(rows).items()}
+
+
 @measure("epochs", "training")
 def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Part of SGD's epochs, and of its time on one process and on two, that K-FAC saves until the target: positive where it is
-    faster."""
-    epochs = median(epoch_ratios(rows), TOGETHER)
-    found = {"epochs": _saved(epochs)}
-    for ranks, step in steps(rows).items():
-        ends = (a * b for a, b in zip((epochs.value, *epochs.ends), (step.value, *step.ends), strict=True))
-        found[f"seconds_{ranks}"] = _saved(Estimate(*ends, min(epochs.n, step.n)))
+    """The same, and the part of its time on one process and on two: positive where K-FAC is faster."""
+    found, times = saved(rows), steps(rows)
+    for variant, epochs in _epochs(rows).items():
+        for ranks in PROCESSES:
+            step = times[f"{PREFIX[variant]}p{ranks}"]
+            ends = (a * b for a, b in zip((epochs.value, *epochs.ends), (step.value, *step.ends), strict=True))
+            found[f"{PREFIX[variant]}seconds_p{ranks}"] = _rest(Estimate(*ends, min(epochs.n, step.n)))
     return found
 
 
-def _saved(ratio: Estimate) -> Estimate:
+def _epochs(rows: pd.DataFrame) -> dict[str, Estimate]:
+    return {variant: median(ratios, TOGETHER) for variant, ratios in epoch_ratios(rows).items()}
+
+
+def _rest(ratio: Estimate) -> Estimate:
     return Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.n)
 
 
 @measure("training")
 def n_needed(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Rounds of timed runs that tell no saving from the least published one, with 80 % power: half of that ratio is seen."""
+    """Rounds of timed runs that tell no saving from the least published one, with 80 % power: half of that ratio is seen. And
+    the most of them (most), with which all are told."""
     half = -np.log(1 - PUBLISHED[0]) / 2
     found = {}
-    for ranks in PROCESSES:
-        s = comparison.spread(_logarithms(rows, ranks))
+    for name, logarithms in _logarithms(rows).items():
+        s = comparison.spread(logarithms)
         value, *ends = (comparison.needed(half / end, TOGETHER) for end in (s.value, *s.ends))
-        found[f"p{ranks}"] = Estimate(value, *ends, s.n)
-    return found
+        found[name] = Estimate(value, *ends, s.n)
+    return found | {"most": max(found.values(), key=lambda n: n.value)}
 
 
 @measure("training")
 def round_seconds(rows: pd.DataFrame) -> Estimate:
-    """Seconds of training of both methods in a round, on one process and on two."""
+    """Seconds of training of all methods in a round, on one process and on two."""
     found = rows[(rows.case == "training") & (rows.metric == "seconds")]
     return mean(found[found.step == found.step.max()].groupby("seed").value.sum())
 

@@ -7,11 +7,12 @@ from secondlook.study.statistics import Estimate
 
 from . import architectures
 from .closed_form import Costs
+from .methods import FACTORS_EVERY, METHODS
 from .model import Machine, costs, fit, milliseconds
 
 CORES = 2  # of the machine of case steps
 PUBLISHED = (0.181, 0.363)  # part of the time that KAISA saves, as the document quotes it
-METHODS = ("SGD", "K-FAC")
+PREFIX = {method: "" if every == 1 else f"every_{every}_" for method, every in FACTORS_EVERY.items()}  # of a variant's measures
 DIGITS = 9  # after the point, to which means are equal
 KINDS = ("factors", "inverses", "directions")
 
@@ -127,10 +128,10 @@ def best_rates(rows: pd.DataFrame) -> dict[str, float]:
     return {method: ordered[ordered.method == method].lr.iloc[0] for method in METHODS}
 
 
-def epoch_ratios(rows: pd.DataFrame) -> pd.Series:
-    """Epochs of K-FAC over those of SGD, by seed; 1 where both miss the target."""
+def epoch_ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """Epochs of each variant of K-FAC over those of SGD, by seed; 1 where both miss the target."""
     table = arrivals(rows, "epochs").epochs.droplevel("lr").unstack("method")
-    return (table["K-FAC"] / table["SGD"]).fillna(1.0)
+    return table[list(FACTORS_EVERY)].div(table["SGD"], axis=0).fillna(1.0)
 
 
 def step_milliseconds(rows: pd.DataFrame, ranks: int) -> pd.DataFrame:

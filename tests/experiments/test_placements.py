@@ -9,6 +9,8 @@ from conftest import ROOT
 from sections import section
 
 from experiments.placements import experiment, measures, selections
+from experiments.placements.methods import FACTORS_EVERY, METHODS
+from secondlook.optim.kfac import KFAC
 from secondlook.study import claims, comparison
 from secondlook.study import measures as study
 from secondlook.study.experiment import Experiment, run
@@ -41,15 +43,22 @@ def tried(epochs: dict[str, list[float]], accuracy: dict[str, list[float]]) -> l
     ]
 
 
-def made(epochs: float, step: float, edge: bool = False) -> pd.DataFrame:
-    """A study in which K-FAC needs `epochs` times SGD's and a step takes it `step` times as long, each with a scatter of 1 %."""
-    flat = [0.97] * 4
-    lines = tried({"SGD": [4, 3, 5, 6], "K-FAC": [1 if edge else 3, 3, 2, 3]}, {"SGD": flat, "K-FAC": flat})
+def made(*ratios: tuple[float, float], edge: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A study in which each variant of K-FAC needs so many times SGD's epochs, and a step takes it so many times as long, each
+    with a scatter of 1 %; the best rate of those on the `edge` is the first of the list."""
+    variants = dict(zip(FACTORS_EVERY, ratios, strict=True))
+    best = {"SGD": 0.03} | dict.fromkeys(variants, 0.1) | dict.fromkeys(edge, RATES[0])
+    courses = {method: [2 if lr == best[method] else 3 for lr in RATES] for method in METHODS}
+    lines = tried(courses, {method: [0.97] * 4 for method in METHODS})
     for i in range(20):
         wobble = 1 + 0.01 * (-1) ** i
-        lines += arrivals("epochs", 200 + i, "SGD", 0.03, 3.0) + arrivals("epochs", 200 + i, "K-FAC", 0.1, 3 * epochs * wobble)
+        lines += arrivals("epochs", 200 + i, "SGD", best["SGD"], 3.0)
+        times = {"SGD": 1.0}
+        for method, (epochs, step) in variants.items():
+            lines += arrivals("epochs", 200 + i, method, best[method], 3 * epochs * wobble)
+            times[method] = step * wobble
         for ranks in (1, 2):
-            for method, ms in (("SGD", 1.0), ("K-FAC", step * wobble)):
+            for method, ms in times.items():
                 at = {"case": "training", "seed": i, "method": method, "lr": 0.1, "ranks": ranks, "metric": "seconds"}
                 lines += [{**at, "step": s, "value": ms * s / 1e3} for s in (3, 190)]
     return pd.DataFrame(lines)
@@ -66,62 +75,89 @@ def made(epochs: float, step: float, edge: bool = False) -> pd.DataFrame:
     ids=["least epochs", "of equal ones the last accuracy", "a miss is infinite", "all miss"],
 )
 def test_the_best_rate(epochs, accuracy, best):
-    rows = pd.DataFrame(tried({"SGD": epochs, "K-FAC": epochs}, {"SGD": accuracy, "K-FAC": accuracy}))
-    assert selections.best_rates(rows) == {"SGD": best, "K-FAC": best}
+    rows = pd.DataFrame(tried(dict.fromkeys(METHODS, epochs), dict.fromkeys(METHODS, accuracy)))
+    assert selections.best_rates(rows) == dict.fromkeys(METHODS, best)
 
 
 def test_one_miss_of_two_makes_a_rate_infinite():
-    flat = {method: [0.9] * 4 for method in selections.METHODS}
-    rows = pd.DataFrame(tried({method: [4, 2, 3, 5] for method in selections.METHODS}, flat))
+    rows = pd.DataFrame(tried({method: [4, 2, 3, 5] for method in METHODS}, {method: [0.9] * 4 for method in METHODS}))
     rows.loc[(rows.lr == 0.03) & (rows.seed == 1) & (rows.metric == "epochs"), "value"] = math.inf
-    assert selections.best_rates(rows) == {"SGD": 0.1, "K-FAC": 0.1}
+    assert selections.best_rates(rows) == dict.fromkeys(METHODS, 0.1)
 
 
 def test_a_pair_that_misses_on_both_sides_is_a_tie():
-    rows = made(0.5, 2.0)
+    rows = made((0.5, 2.0), (0.8, 1.1))
     missed = (rows.case == "epochs") & (rows.metric == "epochs") & (rows.seed.isin([200, 201]))
-    rows.loc[missed & ((rows.seed == 200) | (rows.method == "K-FAC")), "value"] = math.inf
+    both = (rows.seed == 200) & (rows.method == "SGD") | (rows.method == "K-FAC")
+    rows.loc[missed & both, "value"] = math.inf
     found = selections.epoch_ratios(rows)
-    assert (found[200], found[201]) == (1, math.inf)
+    assert found["K-FAC"][[200, 201]].tolist() == [1, math.inf]
+    assert found["K-FAC every 10"][[200, 201]].tolist() == [0, pytest.approx(0.8 * 0.99)]
     assert measures.reach(rows)["k_fac_missed"].value == 2 and measures.reach(rows)["sgd_missed"].value == 1
 
 
 def test_time_is_epochs_times_steps_and_intervals_hold_together():
-    rows = made(0.5, 1.2)
-    found, level = measures.gain(rows), comparison.simultaneous(3)
+    ratios = {"": (0.5, 1.2), "every_10_": (0.8, 1.1)}
+    found, level = measures.gain(made(*ratios.values())), comparison.simultaneous(6)
     wobble = np.array([1 + 0.01 * (-1) ** i for i in range(20)])
-    epochs, logs = median(0.5 * wobble, level), mean(np.log(1.2 * wobble), level)
-    step = np.exp([logs.value, logs.low, logs.high])
-    assert found["epochs"].value == pytest.approx(1 - epochs.value) and found["epochs"].low == pytest.approx(1 - epochs.high)
-    for name in ("seconds_p1", "seconds_p2"):
-        expected = [1 - epochs.value * step[0], 1 - epochs.high * step[2], 1 - epochs.low * step[1]]
-        assert [found[name].value, *found[name].ends] == pytest.approx(expected) and found[name].n == 20
+    for prefix, (epoch, step) in ratios.items():
+        epochs, logs = median(epoch * wobble, level), mean(np.log(step * wobble), level)
+        times = np.exp([logs.value, logs.low, logs.high])
+        share = found[f"{prefix}epochs"]
+        assert [share.value, *share.ends] == pytest.approx([1 - epochs.value, 1 - epochs.high, 1 - epochs.low])
+        for name in (f"{prefix}seconds_p1", f"{prefix}seconds_p2"):
+            expected = [1 - epochs.value * times[0], 1 - epochs.high * times[2], 1 - epochs.low * times[1]]
+            assert [found[name].value, *found[name].ends] == pytest.approx(expected) and found[name].n == 20
 
 
 def test_rounds_needed_come_from_the_spread_of_steps():
-    rows = made(0.5, 1.2)
-    s = np.log(1.2 * np.array([1 + 0.01 * (-1) ** i for i in range(20)])).std(ddof=1)
-    half = -math.log(1 - selections.PUBLISHED[0]) / 2
-    assert measures.n_needed(rows)["p1"].value == comparison.needed(half / s, comparison.simultaneous(3))
+    rows = made((0.5, 1.2), (0.8, 1.1))
+    wide = (rows.case == "training") & (rows.method == "K-FAC every 10")
+    rows.loc[wide, "value"] *= np.where(rows[wide].seed % 2, 0.8, 1.25)
+    half, found = -math.log(1 - selections.PUBLISHED[0]) / 2, measures.n_needed(rows)
+    for name, apart in (("p1", 1.01 / 0.99), ("every_10_p1", 1.01 / 0.99 * 1.25 / 0.8)):
+        s = math.log(apart) / 2 * math.sqrt(20 / 19)  # of ten rounds on either side of the mean
+        assert found[name].value == comparison.needed(half / s, comparison.simultaneous(6))
+    assert found["most"].value == found["every_10_p1"].value > found["p1"].value
 
 
-VERDICTS = {  # epochs and steps of K-FAC over SGD's, whether K-FAC's best rate is at an end: verdicts of E8 and E8e
-    "saves epochs and time": (0.5, 1.2, False, ["reproduced", "reproduced"]),
-    "saves epochs, steps eat them": (0.5, 2.4, False, ["not reproduced", "reproduced"]),
-    "saves less time than stated, perhaps none": (0.5, 2.0, False, ["not reproduced", "reproduced"]),
-    "needs more epochs": (1.5, 1.2, False, ["not reproduced", "not reproduced"]),
-    "best rate at an end": (0.5, 1.2, True, ["undecided", "undecided"]),
+EVERY, TENTH = FACTORS_EVERY
+VERDICTS = {  # by variant epochs and steps over SGD's; whose best rate is at an end: verdicts of E8 and E8e
+    "both save epochs and time": ((0.5, 1.2), (0.6, 1.1), (), ["reproduced", "reproduced"]),
+    "the steps of one eat its epochs, the other saves": ((0.5, 2.4), (0.6, 1.1), (), ["reproduced", "reproduced"]),
+    "the other way round": ((0.5, 1.2), (1.5, 1.1), (), ["reproduced", "reproduced"]),
+    "both save epochs, steps eat them": ((0.5, 2.4), (0.9, 1.3), (), ["not reproduced", "reproduced"]),
+    "less time than stated, perhaps none": ((0.5, 2.0), (0.8, 1.25), (), ["not reproduced", "reproduced"]),
+    "one may save what is stated, or nothing": ((0.5, 2.4), "wide", (), ["undecided", "reproduced"]),
+    "both need more epochs": ((1.5, 1.2), (1.5, 1.2), (), ["not reproduced", "not reproduced"]),
+    "the one that saves has its best rate at an end": ((0.5, 2.4), (0.6, 1.1), (TENTH,), ["undecided", "reproduced"]),
+    "the one that does not save has it there": ((0.5, 2.4), (0.6, 1.1), (EVERY,), ["reproduced", "undecided"]),
+    "neither saves, one has it there": ((0.5, 2.4), (0.9, 1.3), (TENTH,), ["undecided", "reproduced"]),
+    "SGD has it there": ((0.5, 1.2), (0.6, 1.1), ("SGD",), ["undecided", "undecided"]),
 }
 
 
 @pytest.mark.parametrize("name", VERDICTS)
 def test_verdicts_follow_the_declared_rules(name):
-    epochs, step, edge, expected = VERDICTS[name]
-    rows = made(epochs, step, edge)
-    needed = {name: PLACEMENTS.made("measures", name, rows) for name in ("gain", "tuned", "steps", "n_needed", "round_seconds")}
+    every, tenth, edge, expected = VERDICTS[name]
+    rows = made(every, (0.8, 1.25) if tenth == "wide" else tenth, edge=edge)
+    if tenth == "wide":
+        steps = (rows.case == "training") & (rows.method == TENTH)
+        rows.loc[steps, "value"] *= np.where(rows[steps].seed % 2, 0.5, 2)
+    names = ("saved", "gain", "tuned", "steps", "n_needed", "round_seconds")
+    needed = {name: PLACEMENTS.made("measures", name, rows) for name in names}
     declared = {claim["id"]: claim for claim in claims.declared(PLACEMENTS)}
     judged = [claims.judge(declared[name], PLACEMENTS, study.Summary(needed, {})) for name in ("E8", "E8e")]
     assert [claim["verdict"] for claim in judged] == expected
+
+
+@pytest.mark.parametrize("lacking, expected", [("rates", "not run"), ("epochs", "not run"), ("training", "reproduced")])
+def test_a_case_that_is_not_recorded_leaves_its_claims_not_run(rows, lacking, expected):
+    """E8 needs all three; E8e does without the time of a step."""
+    known = pd.concat([rows[rows.case == "steps"], made((0.5, 1.2), (0.6, 1.1))])
+    summary = study.summarise(PLACEMENTS, known[known.case != lacking])
+    judged = {claim["id"]: claim["verdict"] for claim in claims.judge_all([(PLACEMENTS, summary)])}
+    assert summary.missing == (lacking,) and (judged["E8"], judged["E8e"]) == ("not run", expected)
 
 
 @pytest.mark.parametrize("name", selections.NETWORKS)
@@ -144,6 +180,19 @@ def test_an_arrival_is_the_first_step_at_the_target():
     assert next(experiment._arrival(never, "SGD", 0.03, 0, "test"))["value"] == math.inf
 
 
+def test_a_variant_estimates_its_factors_as_often_as_its_name_says(monkeypatch):
+    p = build(experiment.Epochs, PLACEMENTS.setting("epochs", "smoke").parameters, "config.yaml")
+    made_of = []
+    monkeypatch.setattr(experiment, "KFAC", lambda *args, **options: made_of.append(KFAC(*args, **options)) or made_of[-1])
+    for variant, every in FACTORS_EVERY.items():
+        *_, (steps, _, _) = experiment._trained(p, variant, 0.01, 0, "test", 1)
+        estimates = {state["estimates"] for state in made_of[-1].state.values() if "estimates" in state}
+        assert estimates == {math.ceil(steps / every)}
+    with pytest.raises(KeyError):
+        next(experiment._trained(p, "K-FAC every 3", 0.01, 0, "test", 1))
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="case rates waits for its run")
 def test_rates_are_the_best_of_the_trials():
     """As recorded: each method's rate is the one that the rule chooses, and lies inside the list."""
     rows = pd.read_csv(RECORDED)

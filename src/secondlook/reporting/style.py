@@ -47,6 +47,7 @@ COLOUR = {
     "AdamW": "#44aa99",
     "AdaBelief": "#117733",
     "K-FAC": "#ee3377",
+    "K-FAC every 10": "#a3174f",
     "Sophia-G": "#6f4c9b",
     "OASIS": "#aa3377",
     "Muon": "#225555",
