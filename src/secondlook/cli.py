@@ -306,7 +306,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="M",
         help=f"stop in time with exit status {OUT_OF_TIME}; the same command goes on, and leaves the cases that are done",
     )
-    made.add_argument("--threads", type=int, help="threads of torch")
+    made.add_argument("--threads", type=int, default=1, help="threads of torch; 1, as in the workflow")
     made.add_argument(
         "--at-once", type=int, default=1, help="networks at a time, each on a stream: for a GPU that one does not fill"
     )
