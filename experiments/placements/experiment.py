@@ -25,7 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 from secondlook.curvature.kronecker import factor_sizes
 from secondlook.optim.kfac import KFAC
 from secondlook.optim.placement import Placement
+from secondlook.problems.convolution import Conv2d
 from secondlook.problems.digits import CLASSES, digits
+from secondlook.problems.layers import with_layers_of_torch
 from secondlook.problems.resnet import resnet
 from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Positive, PositiveInt
@@ -117,7 +119,8 @@ def steps(p: Steps, seed: int):
 
 
 def _network(p: Steps) -> nn.Module:
-    return resnet(p.depth, torch.Generator().manual_seed(0), p.width, CLASSES)
+    network = resnet(p.depth, torch.Generator().manual_seed(0), p.width, CLASSES)
+    return with_layers_of_torch(network, Conv2d)  # K-FAC leaves out subclasses of torch's layers
 
 
 def _placements(p: Steps, seed: int) -> list[dict]:

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from sections import section
+from torch import nn
 
 from experiments.placements import experiment, measures, selections
 from experiments.placements.methods import FACTORS_EVERY, METHODS
+from secondlook.curvature.kronecker import supported
 from secondlook.optim.kfac import KFAC
 from secondlook.study import claims, comparison
 from secondlook.study import measures as study
@@ -210,3 +212,9 @@ def test_every_number_of_section_and_claims_is_measured(rows):
 
 def test_figures_draw(rows):
     assert all(PLACEMENTS.made("figures", name, rows).axes for name in PLACEMENTS.figures)
+
+
+def test_kfac_preconditions_every_layer_that_is_counted():
+    p = build(experiment.Steps, PLACEMENTS.setting("steps", "smoke").parameters, "config.yaml")
+    counted = [layer for layer in experiment._network(p).modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert len(counted) > 5 and all(map(supported, counted))
