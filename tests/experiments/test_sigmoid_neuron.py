@@ -131,6 +131,6 @@ def test_smoke_run_measures_and_judges_everything():
     judged = claims.judge_all([(EXPERIMENT, summary)])
     assert [claim["id"] for claim in judged] == ["B1", "B2", "B3"]
     assert max(summary.find(f"equalities.{name}", "").value for name in ("adam", "adahessian")) < 1e-12
-    assert summary.find("equalities.block_1", "").value == 0
+    assert summary.find("equalities.block_1", "").value <= 1e-14  # no difference
     rate = summary.find("newton.predicted", "").value
     assert summary.find("newton.rate", "").value == pytest.approx(rate, abs=0.02)
