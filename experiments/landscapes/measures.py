@@ -19,6 +19,7 @@ from .selections import (
     better_at_equal_rates,
     descents,
     order_of_arrival,
+    over_starts,
     reported,
     runs,
     sweep,
@@ -148,10 +149,8 @@ def out_of_minima(rows: pd.DataFrame) -> dict[str, Estimate]:
     for method, mine in ends.groupby("method"):
         rate = mine[mine.part == "tuning"].groupby("lr").value.mean().idxmax()
         found[method] = mine[(mine.part == "reported") & (mine.lr == rate)].set_index("start").value
-    gain, spread = paired(found["momentum"], found["SGD"]), (found["momentum"] - found["SGD"]).std(ddof=1)
     return {key(method): share(hits) for method, hits in found.items()} | {
-        "gain": gain,
-        "starts": Estimate(np.ceil((POWER * spread / gain.value) ** 2) if gain.value else np.nan),
+        **_gained(found["momentum"], found["SGD"]),
         "sooner": better(runs(rows), "escape", WITH_MOMENTUM[:2], SYMMETRIC, "exact", -1),
     }
 
@@ -205,9 +204,7 @@ def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
     for group, methods in groups.items():
         for landscape in SYMMETRIC:
             cells = found[found.method.isin(methods) & (found.landscape == landscape)]
-            by_start = cells.groupby("start").hit.mean()
-            estimate = mean(by_start)
-            shares[key(group, landscape)] = Estimate(estimate.value, max(estimate.low, 0), min(estimate.high, 1), estimate.n)
+            shares[key(group, landscape)] = over_starts(cells.groupby("start").hit.mean())
     cells = runs(rows)
     for landscape in SYMMETRIC:
         more = better(cells, "crossings", WITH_MOMENTUM[:2], [landscape], "exact", 1)
@@ -296,17 +293,20 @@ def ripples(rows: pd.DataFrame) -> dict[str, Estimate]:
     )
     with_mean, without = fresh[rate], forgetful[forgetful.mean().idxmax()]
     all_ = rows[(rows.case == "one_step") & (rows.landscape == "ripples") & (rows.step == 0)]
-    gain, spread = paired(with_mean, without), (with_mean - without).std(ddof=1)
-    enough = np.ceil((POWER * spread / gain.value) ** 2) if gain.value else np.nan
     return {
         "best": share(with_mean),
         "rate": Estimate(rate),
         "newton_rate": share(fresh[1]),
         "without_memory": share(without),
-        "gain": gain,
-        "starts": Estimate(enough),
+        **_gained(with_mean, without),
         "there_from_the_start": share(all_.value),
     }
+
+
+def _gained(hits: pd.Series, without: pd.Series) -> dict[str, Estimate]:
+    """What one share of starts is above another (gain), by start, and how many would show it with a power of 80 % (starts)."""
+    gain, spread = paired(hits, without), (hits - without).std(ddof=1)
+    return {"gain": gain, "starts": Estimate(np.ceil((POWER * spread / gain.value) ** 2) if gain.value else np.nan)}
 
 
 @measure()

@@ -59,11 +59,7 @@ def better(
             if arrived:
                 won = won[np.isfinite(ours.arrived) & np.isfinite(theirs.arrived)]
             wins.append(won)
-    by_start = pd.concat(wins, axis=1).mean(axis=1).dropna()
-    found = mean(by_start)
-    return Estimate(
-        round(found.value, 12), max(found.low, 0), min(found.high, 1), found.n
-    )  # 0.675 is 0.675 in any order of a sum
+    return over_starts(pd.concat(wins, axis=1).mean(axis=1).dropna())
 
 
 def better_at_equal_rates(rows: pd.DataFrame, metric: str, pairs: Iterable, landscape: str) -> Estimate:
@@ -72,8 +68,13 @@ def better_at_equal_rates(rows: pd.DataFrame, metric: str, pairs: Iterable, land
     found = found[(found.landscape == landscape) & (found.noise == "exact")].set_index(["start", "lr"])
     values = {method: cells.value for method, cells in found.groupby("method")}
     won = pd.concat([_won(*values[a].align(values[b], join="inner")) for a, b in pairs])
-    share = mean(won.groupby("start").mean())
-    return Estimate(share.value, max(share.low, 0), min(share.high, 1), share.n)
+    return over_starts(won.groupby("start").mean())
+
+
+def over_starts(shares: pd.Series) -> Estimate:
+    """Mean of the shares, one a start, with its interval cut to [0, 1]. 0.675 is 0.675 in any order of the sum."""
+    found = mean(shares)
+    return Estimate(round(found.value, 12), max(found.low, 0), min(found.high, 1), found.n)
 
 
 def order_of_arrival(runs: pd.DataFrame, pairs: Iterable, landscapes: Iterable, noise: str) -> dict[str, Estimate]:

@@ -194,7 +194,6 @@ def test_a_variant_estimates_its_factors_as_often_as_its_name_says(monkeypatch):
         next(experiment._trained(p, "K-FAC every 3", 0.01, 0, "test", 1))
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="case rates waits for its run")
 def test_rates_are_the_best_of_the_trials():
     """As recorded: each method's rate is the one that the rule chooses, and lies inside the list."""
     rows = pd.read_csv(RECORDED)
