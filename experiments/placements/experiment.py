@@ -27,7 +27,6 @@ from secondlook.optim.kfac import KFAC
 from secondlook.optim.placement import Placement
 from secondlook.problems.convolution import Conv2d
 from secondlook.problems.digits import CLASSES, digits
-from secondlook.problems.layers import with_layers_of_torch
 from secondlook.problems.resnet import resnet
 from secondlook.study.declare import case
 from secondlook.study.parameters import Fraction, NonNegative, Positive, PositiveInt
@@ -95,7 +94,8 @@ def _kfac(p: Shared, model: nn.Module, lr: float, share: float | None, factors_e
     options = dict(lr=lr, momentum=p.momentum, damping=p.damping, factor_decay=p.factor_decay, kl_clip=p.kl_clip)
     rhythm = dict(factors_every=factors_every, inverses_every=inverses_every)
     placement = None if share is None else Placement(share)
-    return KFAC(model, **options, weight_decay=p.weight_decay, decoupled=False, **rhythm, placement=placement)
+    options |= dict(weight_decay=p.weight_decay, decoupled=False, subclasses=[Conv2d])
+    return KFAC(model, **options, **rhythm, placement=placement)
 
 
 def _sgd(p: Shared, model: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -119,8 +119,7 @@ def steps(p: Steps, seed: int):
 
 
 def _network(p: Steps) -> nn.Module:
-    network = resnet(p.depth, torch.Generator().manual_seed(0), p.width, CLASSES)
-    return with_layers_of_torch(network, Conv2d)  # K-FAC leaves out subclasses of torch's layers
+    return resnet(p.depth, torch.Generator().manual_seed(0), p.width, CLASSES)
 
 
 def _placements(p: Steps, seed: int) -> list[dict]:

@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT
 from sections import section
 from torch import nn
+from torch.nn import functional
 
 from experiments.placements import experiment, measures, selections
 from experiments.placements.methods import FACTORS_EVERY, METHODS
-from secondlook.curvature.kronecker import supported
 from secondlook.optim.kfac import KFAC
 from secondlook.study import claims, comparison
 from secondlook.study import measures as study
@@ -215,5 +216,9 @@ def test_figures_draw(rows):
 
 def test_kfac_preconditions_every_layer_that_is_counted():
     p = build(experiment.Steps, PLACEMENTS.setting("steps", "smoke").parameters, "config.yaml")
-    counted = [layer for layer in experiment._network(p).modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    assert len(counted) > 5 and all(map(supported, counted))
+    model = experiment._network(p)
+    counted = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    optimizer = experiment._kfac(p, model, p.lr, None, 1, 1)
+    functional.cross_entropy(model(torch.ones(2, 3, p.side, p.side)), torch.arange(2)).backward()
+    optimizer.step()
+    assert len(counted) > 5 and list(optimizer.factors) == counted

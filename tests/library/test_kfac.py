@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from torch.nn import functional
 
 from secondlook.curvature.kronecker import damped_inverses, damping_ratio, input_factor, kronecker_factors, output_factor
 from secondlook.optim.kfac import KFAC
+from secondlook.problems.convolution import Conv2d
+from secondlook.problems.layers import with_layers_of_torch
+from secondlook.problems.resnet import resnet
 
 torch.set_num_threads(1)
 DOUBLE = torch.float64
@@ -527,7 +531,53 @@ def test_options_are_checked(name, value):
         KFAC(perceptron(), **{name: value})
 
 
+class Doubled(nn.Linear):
+    """No plain Linear: of the factors of one, K-FAC would make a wrong step."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_layers_without_factors_are_named():
+    """A subclass, a convolution in groups and one that is padded otherwise, unless they are in `skip` or frozen."""
+    others = [
+        Doubled(3, 3),
+        nn.Conv2d(2, 2, 1, groups=2),
+        nn.Conv2d(2, 2, 3, padding="same"),
+        nn.Conv2d(2, 2, 3, padding_mode="circular"),
+    ]
+    for other in others:
+        model = nn.Sequential(nn.Linear(3, 3), other)
+        with pytest.warns(UserWarning, match=r"^layers \['1'\] have no Kronecker factors"):
+            optimizer = KFAC(model)
+        assert list(optimizer._statistics.layers) == ["0"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            KFAC(model, skip=[other])
+            other.requires_grad_(False)
+            KFAC(model)
+    with (
+        pytest.warns(UserWarning, match=r"^layers \['0'\] have no Kronecker factors"),
+        pytest.raises(ValueError, match="^model has no"),
+    ):
+        kronecker_factors(nn.Sequential(Doubled(3, 1)), torch.ones(1, 3))
+
+
+def test_the_library_s_convolution_has_factors_where_it_is_named():
+    """Those of torch's own, on a residual network whose every convolution is the library's."""
+    model, x = resnet(8, torch.Generator().manual_seed(0), 2, 3).double(), normal(4, 3, 8, 8, seed=1)
+    layers = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    ours = kronecker_factors(model, x, subclasses=[Conv2d])
+    theirs = kronecker_factors(with_layers_of_torch(model, Conv2d), x)
+    assert list(ours) == list(theirs) == layers and len(layers) == 8
+    for name, factors in ours.items():
+        torch.testing.assert_close(factors, theirs[name], rtol=1e-9, atol=1e-12)
+    assert list(KFAC(model.float(), subclasses=[Conv2d])._statistics.layers) == layers
+
+
 def test_models_and_groups_are_checked():
+    with pytest.raises(ValueError, match="subclasses must be of Linear or Conv2d, got BatchNorm2d"):
+        KFAC(perceptron(), subclasses=[nn.BatchNorm2d])
     with pytest.raises(ValueError, match="model must be of type float32 or float64, got torch.bfloat16 in layer '0'"):
         KFAC(perceptron().bfloat16())
     with pytest.raises(ValueError, match="params must be those of the model"):

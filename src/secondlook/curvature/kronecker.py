@@ -27,9 +27,9 @@ Deviations: further dimensions of a linear layer are treated as the positions of
 
 import functools
 import math
+import warnings
 import weakref
-from collections.abc import Iterator, Mapping
-from typing import TypeGuard
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -47,11 +47,28 @@ Factors = tuple[Tensor, Tensor]  # A (in [+ 1], in [+ 1]) and G (out, out)
 Sums = tuple[Tensor, Tensor, int]  # n A and n G of n examples, and n
 
 
-def supported(module: Module) -> TypeGuard[Layer]:
-    """Linear, and Conv2d of one group whose padding is a number of zeros. Subclasses may do anything, so they do not count."""
-    if type(module) is Conv2d:
-        return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return type(module) is Linear
+def layers_of(model: Module, subclasses: Iterable[type[Layer]] = (), skip: Iterable[Module] = ()) -> dict[str, Layer]:
+    """The layers of `model` that have factors, by name: Linear, and Conv2d of one group with a number of zeros as padding.
+
+    A subclass may compute anything, so that only those in `subclasses` count, which compute what torch's class does. A
+    UserWarning names trained Linear and Conv2d layers that have none, but those in `skip`, which are left out.
+    """
+    kinds, skipped = {Linear, Conv2d, *subclasses}, set(skip)
+    if others := [kind for kind in kinds if not issubclass(kind, Linear | Conv2d)]:
+        raise ValueError(f"subclasses must be of Linear or Conv2d, got {others[0].__qualname__}")
+    candidates = {name: m for name, m in model.named_modules() if isinstance(m, Linear | Conv2d) and m not in skipped}
+    layers = {name: m for name, m in candidates.items() if type(m) in kinds and not (isinstance(m, Conv2d) and _special(m))}
+    if left := [name for name, m in candidates.items() if name not in layers and m.weight.requires_grad]:
+        warnings.warn(
+            f"layers {left} have no Kronecker factors: they are of a subclass of Linear or Conv2d, in groups, or not padded"
+            " by a number of zeros. Say subclasses=[...] of those that compute what torch's class does, or skip=[layer, ...]",
+            stacklevel=3,
+        )
+    return layers
+
+
+def _special(layer: Conv2d) -> bool:
+    return layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str)
 
 
 def input_factor(layer: Layer, a: Tensor) -> Tensor:
@@ -257,11 +274,13 @@ def kronecker_factors(
     likelihood: str = "squared",
     generator: torch.Generator | None = None,
     batch_first: bool | None = None,
+    subclasses: Iterable[type[Layer]] = (),
+    skip: Iterable[Module] = (),
 ) -> dict[str, Factors]:
-    """(A, G) of every supported layer of `model` at the inputs x (N, ...), by name; the model runs in the mode it is in.
+    """(A, G) of the layers of `model` at the inputs x (N, ...), by name; the model runs in the mode it is in.
 
-    `fisher` is 'exact' or 'mc', `batch_first` as of `Statistics`. Parameters and gradients are left alone. A layer with a
-    frozen weight is left out.
+    `fisher` is 'exact' or 'mc', `batch_first` as of `Statistics`, `subclasses` and `skip` as of `layers_of`. Parameters and
+    gradients are left alone. A layer with a frozen weight is left out.
 
     >>> A, G = kronecker_factors(torch.nn.Linear(1, 2), torch.tensor([[1.0], [3.0]]))[""]
     >>> A  # the means of x^2, x and 1
@@ -272,7 +291,7 @@ def kronecker_factors(
     """
     one_of(FISHERS[1:]).check(fisher=fisher)
     one_of(LIKELIHOODS).check(likelihood=likelihood)
-    statistics = Statistics({name: layer for name, layer in model.named_modules() if supported(layer)}, batch_first)
+    statistics = Statistics(layers_of(model, subclasses, skip), batch_first)
     modes = [(layer, layer.training) for layer in statistics.layers.values()]
     try:
         for layer, _ in modes:

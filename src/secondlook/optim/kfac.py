@@ -43,7 +43,7 @@ from secondlook.curvature.kronecker import (
     Statistics,
     damped_inverses,
     factor_sizes,
-    supported,
+    layers_of,
     trained_bias,
 )
 from secondlook.curvature.objective import Cost
@@ -72,6 +72,8 @@ class KFAC(Checked):
         likelihood      what the output stands for: 'categorical' (mean cross-entropy of logits) or 'squared' (mean square)
         batch_first     whether the first dimension of a linear layer's input counts the examples, or else the second, where it
                         has more than two; needed there, as positions and examples weigh differently in A and G
+        subclasses      of Linear and Conv2d, that compute what those do: their layers are preconditioned too. Layers of any
+                        other subclass, and convolutions of another kind, take plain SGD; a warning names those not in `skip`
         skip            layers to leave to plain SGD; needed for one used twice in a forward, which is refused otherwise
         generator       source of the targets, by default one on the model's device, seeded with SEED; never the global state
         placement       of a data-parallel run, see below; without one nothing is averaged between processes
@@ -137,6 +139,7 @@ class KFAC(Checked):
         fisher: str = "empirical",
         likelihood: str = "categorical",
         batch_first: bool | None = None,
+        subclasses: Iterable[type[Layer]] = (),
         skip: Iterable[Module] = (),
         generator: torch.Generator | None = None,
         placement: Placement | None = None,
@@ -148,8 +151,7 @@ class KFAC(Checked):
         defaults |= dict(weight_decay=weight_decay, decoupled=decoupled)
         defaults |= dict(factors_every=factors_every, inverses_every=inverses_every)
         super().__init__(model.parameters(), defaults)
-        skipped = set(skip)
-        layers = {name: m for name, m in model.named_modules() if supported(m) and m not in skipped}
+        layers = layers_of(model, subclasses, skip)
         _refuse_types_and_ties(model, layers)
         device = next(model.parameters()).device
         self.generator = torch.Generator(device).manual_seed(SEED) if generator is None else generator
