@@ -201,12 +201,11 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
     return torch.corrcoef(ranks)[0, 1].item()
 
 
-def judged(D: Tensor, d: Tensor, g: Tensor, damping: float) -> dict[str, float]:
-    """How good D (n,) is: relative error; share of wrong signs where H_ii is not 0; rank correlation of |D| with |H_ii|; cosine
-    of g / (|D| + damping) with the same from the exact diagonal."""
+def qualities(D: Tensor, d: Tensor, g: Tensor, damping: float) -> dict[str, float]:
+    """What D (n,) is good for: share of wrong signs where H_ii is not 0; rank correlation of |D| with |H_ii|; cosine of
+    g / (|D| + damping) with the same from the exact diagonal."""
     steps = [g / (x.abs() + damping) for x in (D, d)]
     return {
-        "error": relative(D, d),
         "wrong signs": (D.sign() != d.sign())[d != 0].double().mean().item(),
         "rank": rank_correlation(D.abs(), d.abs()),
         "cosine": torch.nn.functional.cosine_similarity(*steps, dim=0).item(),
@@ -215,7 +214,8 @@ def judged(D: Tensor, d: Tensor, g: Tensor, damping: float) -> dict[str, float]:
 
 @case(Networks)
 def networks(p: Networks, seed: int) -> Iterator[dict]:
-    """Every estimator at every budget, against the exact diagonal: several draws, and bias and variance over them."""
+    """Every estimator at every budget, against the exact diagonal: the error of several draws, and their bias, variance and
+    mean qualities."""
     generator = torch.Generator().manual_seed(seed)
     for cell in cells(p, seed):
         d, A = cell.H.diagonal(), Matrix(cell.H, cell.objective.params)
@@ -233,9 +233,10 @@ def networks(p: Networks, seed: int) -> Iterator[dict]:
                     truth = d.abs() if name == "mean of squares" else d
                     at = {**cell.key, "method": name, "budget": budget, "cost": costs[0]}
                     for draw, D in enumerate(found):
-                        for metric, value in judged(D, truth, g, damping).items():
-                            yield {**at, "draw": draw, "metric": metric, "value": value}
-                    for metric, value in moments(torch.stack(found), truth).items():
+                        yield {**at, "draw": draw, "metric": "error", "value": relative(D, truth)}
+                    of_draws = [qualities(D, truth, g, damping) for D in found]
+                    means_of = {metric: sum(q[metric] for q in of_draws) / draws for metric in of_draws[0]}
+                    for metric, value in (moments(torch.stack(found), truth) | means_of).items():
                         yield {**at, "metric": metric, "value": value}
         if (cell.network, cell.stage) == ("tanh", list(p.shares)[-1]):
             D, _ = drawn(A, MeanSquare(p.average, p.beta2), generator)

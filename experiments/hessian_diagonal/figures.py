@@ -156,7 +156,7 @@ def matrices(rows: pd.DataFrame) -> Figure:
 def budgets(rows: pd.DataFrame) -> Figure:
     """Shows: relative error against cost, for each network and stage; dotted, the law of Hutchinson's variance."""
     stages = select.stages(rows, "networks")
-    errors, costs = select.draws(rows, "error"), select.costs(rows)
+    errors, costs = select.draws(rows), select.costs(rows)
     laws = select.of_case(rows, "networks", "law").groupby(select.CELL).value.first()
     figure, panels = style.axes(len(NETWORKS), len(stages), height=5.4, sharex=True, sharey=True, squeeze=False)
     top = 2 * errors.xs("Hutchinson", level="method").max().max()

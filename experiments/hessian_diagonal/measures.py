@@ -107,7 +107,7 @@ def block_means(rows: pd.DataFrame) -> dict[str, Estimate]:
 def step_cosine(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Cosine of g / (|D| + damping) with the same of the exact diagonal, for the running mean of squares and for Hutchinson's
     mean, of ten probes each: means over draws, medians over cells, which are no trials."""
-    cosines = select.draws(rows, "cosine").mean(axis=1).xs(10, level="budget")
+    cosines = select.over_draws(rows).cosine.xs(10, level="budget")
     found = {name: cosines.xs(name, level="method") for name in ("mean of squares", "Hutchinson")}
     return {_key(name): Estimate(values.median(), n=len(values)) for name, values in found.items()}
 
@@ -123,7 +123,7 @@ def block_laws(rows: pd.DataFrame) -> Estimate:
 def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Error of plain Hutchinson over that of the best unbiased estimator at the same budget: least and median over the cells.
     `products`: of those that need nothing but products. What is exact counts as an error of EXACT."""
-    errors = select.root_mean_square(select.draws(rows, "error")).clip(lower=EXACT)
+    errors = select.root_mean_square(select.draws(rows)).clip(lower=EXACT)
     found = {}
     for budget in sorted(errors.index.unique("budget")):
         for kind in ("products", "all"):
@@ -142,14 +142,14 @@ def gain(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure()
 def error(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Relative error of every estimator in every cell at every budget: mean over draws."""
-    return {_key(*line): statistics.mean(values.dropna()) for line, values in select.draws(rows, "error").iterrows()}
+    return {_key(*line): statistics.mean(values.dropna()) for line, values in select.draws(rows).iterrows()}
 
 
 @measure()
 def hutchinson_law(rows: pd.DataFrame) -> Estimate:
     """The largest relative distance of Hutchinson's root mean square error from law / sqrt(budget), over cells and over the
     budgets that all draws have."""
-    errors = select.root_mean_square(select.draws(rows, "error").dropna()).xs("Hutchinson", level="method").unstack()
+    errors = select.root_mean_square(select.draws(rows).dropna()).xs("Hutchinson", level="method").unstack()
     laws = select.of_case(rows, "networks", "law").groupby(select.CELL).value.first()
     return Estimate((errors.mul(np.sqrt(errors.columns), axis=1).div(laws, axis=0) - 1).abs().to_numpy().max())
 
@@ -165,7 +165,7 @@ def one_probe_bias(rows: pd.DataFrame) -> Estimate:
 def largest_bias(rows: pd.DataFrame) -> Estimate:
     """The largest squared bias, over the mean squared error, of an estimator without bias, over cells and over the budgets that
     all draws have."""
-    table = select.moments(rows).loc[select.draws(rows, "error").dropna().index]
+    table = select.over_draws(rows)[["bias2", "variance"]].loc[select.draws(rows).dropna().index]
     table = table[table.index.get_level_values("method").isin((*BY_PRODUCTS, *BY_PARTS)) & (table.variance > EXACT**2)]
     return Estimate((table.bias2 / table.sum(axis=1)).max(), n=len(table))
 
@@ -179,7 +179,7 @@ def which(rows: pd.DataFrame) -> pd.DataFrame:
 
     Up to ten products the best of all, beyond, where that is exact, the best of those that need products alone.
     """
-    errors = select.root_mean_square(select.draws(rows, "error"))
+    errors = select.root_mean_square(select.draws(rows))
     lines = []
     for network in NETWORKS:
         for stage in select.stages(rows, "networks"):
@@ -196,9 +196,9 @@ def which(rows: pd.DataFrame) -> pd.DataFrame:
 @measure()
 def quality(rows: pd.DataFrame) -> pd.DataFrame:
     """Every estimator at ten products: medians over the cells of means over the draws; bias and deviation are relative too."""
-    metrics = {m: select.draws(rows, m).mean(axis=1) for m in ("error", "wrong signs", "rank", "cosine")}
-    roots = (select.moments(rows).clip(lower=0) ** 0.5).rename(columns={"bias2": "bias", "variance": "deviation"})
-    table = pd.DataFrame(metrics | {"cost": select.costs(rows)}).join(roots).xs(10, level="budget").groupby("method").median()
+    table = select.over_draws(rows).assign(error=select.draws(rows).mean(axis=1), cost=select.costs(rows))
+    table["bias"], table["deviation"] = table.bias2.clip(lower=0) ** 0.5, table.variance**0.5
+    table = table.xs(10, level="budget").groupby("method").median()
     return pd.DataFrame(
         [
             {

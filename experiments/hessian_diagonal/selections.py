@@ -37,15 +37,15 @@ def averages(rows: pd.DataFrame, metric: str, averaging: str) -> pd.DataFrame:
     return chosen.groupby(["network", "seed", "block"]).value.mean().unstack()
 
 
-def draws(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Case networks: one line for each network, stage, method and budget, one column a draw."""
-    chosen = of_case(rows, "networks", metric).astype({"budget": int})
+def draws(rows: pd.DataFrame) -> pd.DataFrame:
+    """Case networks: relative errors, one line for each network, stage, method and budget, one column a draw."""
+    chosen = of_case(rows, "networks", "error").astype({"budget": int})
     return chosen.pivot(index=[*CELL, "method", "budget"], columns="draw", values="value")
 
 
-def moments(rows: pd.DataFrame) -> pd.DataFrame:
-    """Case networks: squared bias and variance; lines as those of `draws`."""
-    chosen = rows[(rows.case == "networks") & rows.metric.isin(("bias2", "variance"))].astype({"budget": int})
+def over_draws(rows: pd.DataFrame) -> pd.DataFrame:
+    """Case networks: squared bias, variance and mean qualities, one column each; lines as those of `draws`."""
+    chosen = rows[(rows.case == "networks") & rows.budget.notna() & rows.draw.isna()].astype({"budget": int})
     return chosen.pivot(index=[*CELL, "method", "budget"], columns="metric", values="value")
 
 

@@ -178,8 +178,8 @@ def test_stages_come_in_order_and_a_run_that_never_gets_there_is_a_mistake():
 
 def test_the_exact_diagonal_is_judged_perfect_and_its_opposite_wrong_in_every_sign():
     d, g = torch.tensor([1.0, -2.0, 3.0]).double(), torch.tensor([1.0, 1.0, -1.0]).double()
-    assert experiment.judged(d, d, g, 0.1) == pytest.approx({"error": 0, "wrong signs": 0, "rank": 1, "cosine": 1})
-    assert experiment.judged(-d, d, g, 0.1) == pytest.approx({"error": 2, "wrong signs": 1, "rank": 1, "cosine": 1})
+    assert experiment.qualities(d, d, g, 0.1) == pytest.approx({"wrong signs": 0, "rank": 1, "cosine": 1})
+    assert experiment.qualities(-d, d, g, 0.1) == pytest.approx({"wrong signs": 1, "rank": 1, "cosine": 1})
 
 
 def test_rates_are_chosen_for_steps_and_for_work():
