@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from secondlook.problems.published import TABLE_6, TABLE_7
 from secondlook.reporting import comparisons, style
@@ -92,6 +93,9 @@ def blocks(rows: pd.DataFrame, trials: str, case: str) -> Figure:
     for size, colour in zip(BLOCKS, style.SERIES, strict=False):
         name = block(size, averaging(case))
         tuning.semilogx(rate[name], tables[name].mean(), "o-", color=colour, label=f"blocks of {size}")
+    tuning.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    tuning.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    tuning.xaxis.set_minor_formatter(NullFormatter())
     tuning.set(xlabel="learning rate", ylabel=f"{BITS}, validation")
     tuning.legend()
 
