@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from secondlook.optim import AdaHessian
 from secondlook.study.cells import kept
 from secondlook.study.declare import case
-from secondlook.study.parameters import Fraction, Positive, PositiveInt, one_of
+from secondlook.study.parameters import Fraction, Positive, PositiveInt, Seed, one_of
 from secondlook.study.place import Place
 from secondlook.training import generator, price
 
-from .markings import Bulk, Score, fall, rules, spend, zz_in_l2
-from .names import BELOW, FAMILIES, FORESIGHT, INSTANT, OPTIMISERS, ORACLE, POLICIES, SIZES
-from .policies import policy, scored
+from .markings import SIDES, Bulk, Score, fall, rules, spend, zz_in_l2
+from .names import BELOW, FAMILIES, FORESIGHT, INSTANT, OPTIMISERS, ORACLE, POLICIES, PRESENT, SIZES, UPSTREAM
+from .policies import along, policy, scored
 from .problems import Sizes, functions
 from .quadtree import Grid, Mesh, Tables, project
-from .training import INITIAL, POOL, TESTS, Episodes, on_flows, on_functions, rng, train
+from .training import INITIAL, POOL, TESTS, Episodes, on_flows, on_functions, on_present, rng, train
 from .transport import Flow, journey, velocities
 
 
@@ -86,12 +86,13 @@ class Static(Shared):
     larger_cuts: PositiveInt
     larger_features: PositiveInt
     larger_tests: PositiveInt
+    drawn: Seed
 
 
 @case(Static, place=True)
 def static(p: Static, seed: int, place: Place):
     """The logarithm of the error, mean over the test problems, by cuts; the share of problems on which it ends below that of
-    the estimator in L2; and the cells of one mesh of each kind."""
+    the estimator in L2; and of the seed `drawn` the cells of one mesh, of larger problems with circles."""
     yield from kept(place, {"seed": seed}, lambda _: _static(p, seed))
 
 
@@ -113,10 +114,13 @@ def _static(p: Static, seed: int) -> Iterator[dict]:
             scores: dict[tuple[str, str], Score] = {(name, "none"): rule for name, rule in rules(chance).items()}
             scores["ZZ, bulk", "none"] = Bulk(zz_in_l2, p.bulk)
             scores |= {cell: scored(network, cuts) for cell, network in networks.items()}
-            yield from _tested({"size": size, "family": family}, on, cuts, problems, scores)
+            drawn = seed == p.drawn and (size, family) == (SIZES[1], "circles")
+            yield from _tested({"size": size, "family": family}, on, cuts, problems, scores, drawn)
 
 
-def _tested(cell: dict, grid: Grid, cuts: int, problems: Tables, scores: dict[tuple[str, str], Score]) -> Iterator[dict]:
+def _tested(
+    cell: dict, grid: Grid, cuts: int, problems: Tables, scores: dict[tuple[str, str], Score], drawn: bool
+) -> Iterator[dict]:
     ends = {}
     for (method, trained_on), score in scores.items():
         mesh = Mesh.uniform(grid, len(problems.error))
@@ -128,15 +132,15 @@ def _tested(cell: dict, grid: Grid, cuts: int, problems: Tables, scores: dict[tu
         if trained_on != "none":
             below = ends[method, trained_on] < ends["ZZ, L2", "none"]
             yield {**at, "step": cuts, "metric": "below", "value": rounded(below.double().mean())}
-        if method in ("ZZ, L2", ORACLE) or (method, trained_on) == (POLICIES[0], cell["family"]):
-            yield from squares(at, mesh)
+        if drawn and (method in ("ZZ, L2", ORACLE) or (method, trained_on) == (POLICIES[0], cell["family"])):
+            yield from squares({**at, "step": cuts}, mesh)
 
 
 def squares(at: dict, mesh: Mesh) -> Iterator[dict]:
     """The cells of the first problem's mesh: their places and sides, in finest cells."""
     side = 1 << (mesh.grid.depth - mesh.level[0])
     for y, x, value in zip((mesh.row[0] * side).tolist(), (mesh.column[0] * side).tolist(), side.tolist(), strict=True):
-        yield {**at, "step": 0, "y": y, "x": x, "metric": "side", "value": value}
+        yield {**at, "y": y, "x": x, "metric": "side", "value": value}
 
 
 @dataclass(frozen=True)
@@ -185,11 +189,13 @@ class Transport(Shared):
     intervals: PositiveInt
     test_intervals: PositiveInt
     ahead: PositiveInt
+    drawn: Seed
 
 
 @case(Transport, place=True)
 def transport(p: Transport, seed: int, place: Place):
-    """The logarithm of the error at the end of every interval, mean over the test problems; one mesh of each kind."""
+    """The logarithm of the error at the end of every interval, mean over the test problems; of the seed `drawn` the cells of
+    one mesh of each kind by interval, and the finest cells where its front is at first, with the way that it goes."""
     yield from kept(place, {"seed": seed}, lambda _: _transport(p, seed))
 
 
@@ -200,13 +206,21 @@ def flows(p: Transport, count: int, seed: int, use: int) -> Flow:
 
 
 def _transport(p: Transport, seed: int) -> Iterator[dict]:
-    network = trained(p, POLICIES[0], on_flows(flows(p, p.pool, seed, POOL), p.cuts, p.intervals, p.ahead), seed, p.ahead)
-    tests = flows(p, p.tests, seed, TESTS)
+    pool, tests = flows(p, p.pool, seed, POOL), flows(p, p.tests, seed, TESTS)
+    network = trained(p, POLICIES[0], on_flows(pool, p.cuts, p.intervals, p.ahead), seed, p.ahead)
+    present = trained(p, POLICIES[0], on_present(pool, p.cuts, p.ahead), seed, p.ahead)
     found = rules(torch.Generator().manual_seed(seed))
     sees = {name: (lambda _, rule=found[name]: rule, Flow.seen) for name in (*INSTANT, BELOW[0])}
     sees |= {ORACLE: (lambda _: fall, Flow.present), FORESIGHT: (lambda _: fall, Flow.ahead)}
-    for name, sign in (("policy", 1), ("policy, reversed", -1)):
-        sees[name] = (lambda flow, sign=sign: scored(network, p.cuts, sign * flow.velocity * flow.steps, p.ahead), Flow.seen)
+    for name, of in (("policy", network), (PRESENT, present)):
+        sees[name] = (lambda flow, of=of: scored(of, p.cuts, flow.velocity * flow.steps, p.ahead), Flow.seen)
+    sees["policy, reversed"] = (lambda flow: scored(network, p.cuts, -flow.velocity * flow.steps, p.ahead), Flow.seen)
+    for name, upstream in UPSTREAM.items():
+        rule, power = found[name], SIDES[name]
+        sees[upstream] = (
+            lambda flow, rule=rule, power=power: along(rule, power, flow.velocity * flow.steps, p.ahead),
+            Flow.seen,
+        )
     for method, (rule, seen) in sees.items():
 
         def make(flow: Flow, rule=rule, seen=seen) -> Mesh:
@@ -217,7 +231,17 @@ def _transport(p: Transport, seed: int) -> Iterator[dict]:
         for interval, (mesh, errors) in enumerate(journey(replace(tests), p.test_intervals, make), 1):
             at = {"method": method, "step": interval}
             yield {**at, "metric": "log error", "value": rounded(errors.log().mean() / 2)}
-            if interval == 1 and method in ("policy", ORACLE, FORESIGHT, *INSTANT):
+            if seed == p.drawn and method in ("policy", ORACLE, FORESIGHT, *INSTANT):
                 yield from squares(at, mesh)
-    for metric, value in zip(("rows in a step", "columns in a step"), tests.velocity[0].tolist(), strict=True):
+    if seed == p.drawn:
+        yield from front(tests)
+
+
+def front(flow: Flow) -> Iterator[dict]:
+    """Of the first function: the finest cells over which it rises by half of the steepest rise or more, and its way."""
+    rise = (flow.true[0, ..., 1] ** 2 + flow.true[0, ..., 2] ** 2).sqrt()
+    for y, x in (rise >= rise.max() / 2).nonzero().tolist():
+        yield {"method": "none", "step": 0, "y": y, "x": x, "metric": "front", "value": 1}
+    way = (flow.velocity[0] * flow.steps).tolist()
+    for metric, value in zip(("rows in an interval", "columns in an interval"), way, strict=True):
         yield {"method": "none", "step": 0, "metric": metric, "value": value}

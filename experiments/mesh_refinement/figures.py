@@ -12,8 +12,8 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from secondlook.reporting import comparisons, style
 from secondlook.study.declare import figure
 
-from .names import FAMILIES, FORESIGHT, ORACLE, POLICIES, SIZES
-from .selections import JUDGE, at_end, carried, cells, learned, log_errors
+from .names import FAMILIES, FORESIGHT, ORACLE, POLICIES, PRESENT, SIZES, UPSTREAM
+from .selections import JUDGE, at_end, carried, cells, learned, log_errors, way
 
 LOOK = {  # colour and line of rules and policies
     "uniform": (style.GREY, ":"),
@@ -23,9 +23,12 @@ LOOK = {  # colour and line of rules and policies
     POLICIES[1]: (style.SERIES[1], "--"),
     "policy": (style.SERIES[0], "-"),
     "policy, reversed": (style.SERIES[1], "--"),
+    PRESENT: (style.SERIES[3], (0, (3, 1))),
+    UPSTREAM["jumps"]: ("#999933", ":"),
     ORACLE: (style.INK, "-"),
     FORESIGHT: (style.INK, "--"),
 }
+FRAMES = 6  # of an animation, in an interval
 LABEL = {POLICIES[0]: "policy, independent", POLICIES[1]: "policy, messages"}
 
 
@@ -115,7 +118,7 @@ def transport(rows: pd.DataFrame) -> Figure:
     """
     table = carried(rows)
     figure, panel = style.axes(1, 1, height=2.3)
-    for method in (JUDGE, "jumps", "policy, reversed", "policy", FORESIGHT, "uniform"):
+    for method in (JUDGE, "jumps", UPSTREAM["jumps"], "policy", PRESENT, "policy, reversed", FORESIGHT, "uniform"):
         ratio = (table.loc[method] - table.loc[ORACLE]).unstack("seed")
         colour, dashes = LOOK[method]
         panel.plot(ratio.index, np.exp(ratio.mean(axis=1)), color=colour, linestyle=dashes, label=method)
@@ -136,15 +139,37 @@ def fronts(rows: pd.DataFrame) -> Figure:
     the estimator in L2, of the policy, and of the oracle that looks ahead.
     """
     figure, panels = style.axes(1, 4, height=1.9)
-    first = rows[(rows.case == "transport") & (rows.seed == rows[rows.case == "transport"].seed.min())]
-    dy, dx = (first[first.metric == f"{axis} in a step"].value.iloc[0] for axis in ("rows", "columns"))
+    dx, dy = way(rows)
     for panel, method in zip(panels, (ORACLE, JUDGE, "policy", FORESIGHT), strict=True):
-        _draw(panel, cells(rows, "transport", method=method))
+        _draw(panel, cells(rows, "transport", method=method, step=1))
         panel.set_title(method)
         middle, length = panel.get_xlim()[1] / 2, panel.get_xlim()[1] / 8 / np.hypot(dx, dy)
-        way = {"xytext": (middle - length * dx, middle - length * dy), "xy": (middle + length * dx, middle + length * dy)}
-        panel.annotate("", **way, arrowprops={"arrowstyle": "-|>", "color": style.SERIES[2], "linewidth": 1.5})
+        ends = {"xytext": (middle - length * dx, middle - length * dy), "xy": (middle + length * dx, middle + length * dy)}
+        panel.annotate("", **ends, arrowprops={"arrowstyle": "-|>", "color": style.SERIES[2], "linewidth": 1.5})
     return figure
+
+
+@figure("transport", kind="animation")
+def chase(rows: pd.DataFrame) -> style.Animation:
+    """Shows: a front that is carried over the meshes of the estimator in L2 and of the policy, which are made anew at every
+    interval; darker where finer.
+    """
+    figure, panels = style.axes(1, 2, height=3.0, width=5.4)
+    methods = (JUDGE, "policy")
+    at = rows[rows.metric == "front"][["x", "y"]].to_numpy() + 0.5  # (cells, 2)
+    intervals = sorted(rows[(rows.case == "transport") & (rows.metric == "side")].step.unique())
+    meshes = {(i, method): cells(rows, "transport", method=method, step=i) for i in intervals for method in methods}
+    whole = (meshes[intervals[0], JUDGE].x + meshes[intervals[0], JUDGE].side).max()
+
+    def draw(frame: int):
+        interval = frame // FRAMES
+        for panel, method in zip(panels, methods, strict=True):
+            panel.clear()
+            _draw(panel, meshes[intervals[interval], method])
+            panel.plot(*((at + way(rows) * frame / FRAMES) % whole).T, ".", color=style.SERIES[2], markersize=2.5)
+            panel.set_title(f"{method}: interval {interval + 1}")
+
+    return style.Animation(figure, draw, FRAMES * len(intervals), pause=200)
 
 
 @figure("optimisers")

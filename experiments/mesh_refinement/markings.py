@@ -80,6 +80,9 @@ def marked(estimate: Tensor, share: float) -> Tensor:
     return torch.zeros_like(estimate).scatter(1, order, ordered * (before < share * squares.sum(1, keepdim=True)))
 
 
+SIDES = {"ZZ, L2": 2, "jumps": 1}  # with which power of its side the estimate of a cell goes, for a function as steep
+
+
 def rules(generator: torch.Generator) -> dict[str, Score]:
     """The rules by name that may be followed on any mesh."""
 

@@ -28,7 +28,7 @@ different steps.
 import torch
 from torch import Tensor, nn
 
-from .markings import fall
+from .markings import Score, fall
 from .problems import coefficients
 from .quadtree import Corners, Mesh, Tables, corners
 
@@ -72,6 +72,18 @@ def upstream(mesh: Mesh, way: Tensor) -> Tensor:
         for start, axis in ((mesh.row, 0), (mesh.column, 1))
     )
     return mesh.slot.flatten(1).gather(1, y * mesh.grid.finest + x).long()
+
+
+def along(estimate: Score, power: int, way: Tensor, ahead: int) -> Score:
+    """An estimator that looks where the policies look: of a cell itself and of the cells upstream at `ahead` distances up to
+    `way` (b, 2), the largest estimate, which goes with side^power and is taken as if each were of this cell's side."""
+
+    def score(mesh: Mesh, tables: Tables) -> Tensor:
+        own = estimate(mesh, tables) / mesh.side**power
+        others = [own.gather(1, upstream(mesh, way * k / ahead)) for k in range(1, ahead + 1)]
+        return torch.stack([own, *others]).amax(0) * mesh.side**power
+
+    return score
 
 
 def neighbours(around: Corners) -> Tensor:

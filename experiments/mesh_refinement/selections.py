@@ -2,11 +2,12 @@
 
 import itertools
 
+import numpy as np
 import pandas as pd
 
 from secondlook.study.comparison import Family
 
-from .names import FAMILIES, FORESIGHT, INSTANT, ORACLE, POLICIES, SIZES
+from .names import FAMILIES, FORESIGHT, INSTANT, ORACLE, POLICIES, PRESENT, SIZES, UPSTREAM
 
 ZZS = ("ZZ", "ZZ, L2", "ZZ, bulk")
 JUDGE = "ZZ, L2"  # the best of them in the pilots: what policies are set beside where there is room for one
@@ -54,11 +55,14 @@ def carried(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def looking_ahead(rows: pd.DataFrame) -> Family:
-    """Transport, after the last interval: the policy beside the rules that see the present; itself told the velocity backwards,
-    and the oracle that looks ahead, beside the greedy one."""
+    """Transport, after the last interval: the policy beside the rules that see the present, the estimators that look upstream,
+    and the policy that was trained for the present error; itself told the velocity backwards beside itself; and the oracle that
+    looks ahead beside the greedy one."""
     ends = carried(rows)
     ends = ends[ends.columns.levels[0].max()]
-    family = {("policy", other): (ends.loc["policy"], ends.loc[other]) for other in (ORACLE, *INSTANT)}
+    family = {
+        ("policy", other): (ends.loc["policy"], ends.loc[other]) for other in (ORACLE, *INSTANT, *UPSTREAM.values(), PRESENT)
+    }
     family["reversed", "policy"] = ends.loc["policy, reversed"], ends.loc["policy"]
     return family | {("ahead", ORACLE): (ends.loc[FORESIGHT], ends.loc[ORACLE])}
 
@@ -82,9 +86,14 @@ def by_optimiser(rows: pd.DataFrame) -> Family:
     }
 
 
+def way(rows: pd.DataFrame) -> np.ndarray:
+    """(2,): columns and rows of finest cells by which the function whose meshes are shown is carried in an interval."""
+    return np.array([rows[rows.metric == f"{axis} in an interval"].value.item() for axis in ("columns", "rows")])
+
+
 def cells(rows: pd.DataFrame, case: str, **where) -> pd.DataFrame:
-    """The cells of a mesh of the first seed: x, y and side, in finest cells."""
-    found = rows[(rows.case == case) & (rows.metric == "side") & (rows.seed == rows[rows.case == case].seed.min())]
+    """The cells of a mesh: x, y and side, in finest cells."""
+    found = rows[(rows.case == case) & (rows.metric == "side")]
     for name, value in where.items():
         found = found[found[name] == value]
     return found[["x", "y", "value"]].rename(columns={"value": "side"}).astype(int)

@@ -24,10 +24,28 @@ def on_functions(grid: Grid, cuts: int, pool: Tables) -> Episodes:
     def episodes(network: nn.Module, which: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         tables = Tables(pool.coefficients[which], pool.error[which], pool.fall[which])
         logs, errors = draw(network, Mesh.uniform(grid, len(which)), tables, cuts, generator)
-        log_error = errors.log() / 2
-        return logs, log_error[:, :-1] - log_error[:, -1:]
+        return logs, _to_go(errors)
 
     return episodes
+
+
+def on_present(pool: Flow, cuts: int, ahead: int) -> Episodes:
+    """Episodes of the same return on functions that are about to be carried: what is seen is as in `on_flows`, and the error
+    that pays is the present one, before they move."""
+
+    def episodes(network: nn.Module, which: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        flow = pool.only(which)
+        mesh, way = Mesh.uniform(flow.grid, len(which)), flow.velocity * flow.steps
+        logs, errors = draw(network, mesh, flow.seen(), cuts, generator, way, ahead)
+        return logs, _to_go(errors + flow.lost[:, None])
+
+    return episodes
+
+
+def _to_go(errors: Tensor) -> Tensor:
+    """(b, cuts): how far the logarithm of the error, from squared ones (b, cuts + 1), falls until the end."""
+    log_error = errors.log() / 2
+    return log_error[:, :-1] - log_error[:, -1:]
 
 
 def on_flows(pool: Flow, cuts: int, intervals: int, ahead: int) -> Episodes:

@@ -284,6 +284,42 @@ def test_upstream_is_whence_the_function_comes():
     assert cells.tolist() == [[2, 3, 0, 1]]
 
 
+def test_an_estimator_that_looks_upstream_sees_what_will_arrive():
+    """On a mesh of equal cells: the largest of what is there now and of what is half of the square away."""
+    moved = flow(1)
+    mesh, tables = quadtree.Mesh.uniform(moved.grid, 1), moved.seen()
+    now = markings.jumps(mesh, tables)
+    assert torch.equal(policies.along(markings.jumps, 1, torch.tensor([[8, 0]]), 0)(mesh, tables), now)
+    expected = torch.maximum(now, now[:, [2, 3, 0, 1]])
+    assert torch.allclose(policies.along(markings.jumps, 1, torch.tensor([[8, 0]]), 1)(mesh, tables), expected, rtol=1e-12)
+
+
+def test_estimates_go_with_the_power_of_the_side_that_is_said():
+    """The jumps of a function that jumps, and the estimate in L2 of one with a kink, as it is of the gradient."""
+    grid = quadtree.Grid(4, 2, periodic=True)
+    jump, kink = torch.zeros(2, 1, 2, 2, 4, dtype=torch.float64)
+    jump[..., 1, 0], kink[..., 0, 1], kink[..., 1, 1] = 1, 1, -1
+    for name, function in {"jumps": jump, "ZZ, L2": kink}.items():
+        for _ in range(grid.depth + 1):
+            function = quadtree.children(function)
+        tables, estimate = quadtree.project(grid, function), markings.rules(torch.Generator())[name]
+        coarse, fine = quadtree.Mesh.uniform(grid, 1), quadtree.Mesh.uniform(grid, 1)
+        for _ in range(16):
+            fine.refine((fine.level == 0).float().argmax(1))
+        ratio = estimate(coarse, tables).max() / estimate(fine, tables).max()
+        assert ratio.item() == pytest.approx(2 ** markings.SIDES[name], rel=1e-9)
+
+
+def test_the_present_policy_is_paid_for_the_error_before_the_function_moves():
+    pool = flow(4)
+    network = policies.policy("independent", 4, 0, 2)
+    logs, to_go = training.on_present(pool, 5, 2)(network, np.arange(4), torch.Generator().manual_seed(0))
+    assert logs.shape == to_go.shape == (4, 5) and (to_go >= 0).all()
+    mesh = quadtree.Mesh.uniform(pool.grid, 4)
+    before = problems.squared_distance(problems.projected(mesh, pool.true), pool.true) + pool.lost
+    assert (to_go[:, 0] < (before / pool.lost).log() / 2).all()  # what is below the finest cells stays
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_seed_draws_the_same_functions_again(family):
     one, other = (problems.functions(family, 2, 2, SIZES, GRID, rng(seed))[0] for seed in (0, 1))
