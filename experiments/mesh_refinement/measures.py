@@ -110,16 +110,26 @@ def below(rows: pd.DataFrame) -> dict[str, Estimate]:
 def _needed(family: Family, *names: tuple) -> Estimate:
     """Pairs that would show a difference of 10 % at the family's level, in the comparison that scatters most of `names`, or of
     all."""
-    spreads = [comparison.spread(np.subtract(*family[name])) for name in names or family]
-    s, level = max(spreads, key=lambda s: s.value), comparison.simultaneous(len(family))
-    value, *ends = (comparison.needed(MARGIN / end, level) for end in (s.value, *s.ends))
-    return Estimate(value, min(ends), max(ends), s.n)
+    found = comparison.n_to_decide(family, MARGIN)
+    return max((found[name] for name in names or family), key=lambda n: n.value)
+
+
+def _apart(family: Family) -> Estimate:
+    """Pairs that would tell a comparison from 10 % more error, the end of the band, by its distance from there: the most that
+    one needs whose interval holds this end, or where none does, the most of all."""
+    level, found = comparison.simultaneous(len(family)), comparison.differences(family)
+    astride = [name for name, difference in found.items() if difference.low < MARGIN < difference.high] or list(family)
+    lines = []
+    for name in astride:
+        s, distance = comparison.spread(np.subtract(*family[name])), abs(found[name].value - MARGIN)
+        lines.append(Estimate(*(comparison.needed(distance / x, level) for x in (s.value, *s.ends)), s.n))
+    return max(lines, key=lambda n: n.value)
 
 
 @measure("static")
 def n_to_decide(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Seeds that would show a difference of 10 % in every comparison of a claim."""
-    return {"trained": _needed(where_trained(rows, ZZS)), "transferred": _needed(elsewhere(rows))}
+    """Seeds that would tell every comparison of a claim from the end of its band."""
+    return {"trained": _apart(where_trained(rows, ZZS)), "transferred": _apart(elsewhere(rows))}
 
 
 @measure("static")
