@@ -247,7 +247,9 @@ def n_to_block(rows: pd.DataFrame, case: str) -> Estimate:
 def blocks_table(rows: pd.DataFrame, case: str) -> pd.DataFrame:
     """The differences, with rates and bits."""
     table, gaps, rate = by_block(rows, case), blocks(rows, case), learning_rates(rows, case)
-    lines = []
+    own = learning_rates(rows, "comparison")["AdaHessian", 1.0]
+    bits = {"Bits": interval(mean(table[1]), fixed, digits=3)}
+    lines = [{"Block size": 1, "lr": number(own, 2)} | bits | {"Less blocks of 1": "–"}]
     for size in BLOCKS:
         shown = {"lr": number(rate[block(size, averaging(case)), 1.0], 2), "Bits": interval(mean(table[size]), fixed, digits=3)}
         lines.append({"Block size": size} | shown | {"Less blocks of 1": interval(gaps[f"size_{size}"], fixed, digits=3)})

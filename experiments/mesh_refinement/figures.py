@@ -25,6 +25,7 @@ LOOK = {  # colour and line of rules and policies
     "policy, reversed": (style.SERIES[1], "--"),
     PRESENT: (style.SERIES[3], (0, (3, 1))),
     UPSTREAM["jumps"]: ("#999933", ":"),
+    UPSTREAM[JUDGE]: (style.SERIES[2], ":"),
     ORACLE: (style.INK, "-"),
     FORESIGHT: (style.INK, "--"),
 }
@@ -76,7 +77,7 @@ def transfer(rows: pd.DataFrame) -> Figure:
             panel.set(title=f"tested on {family}" + (", larger" if size == SIZES[1] else ""))
             comparisons.lines(panel, [f"{'messages, ' if policy == POLICIES[1] else ''}{trained}" for policy, trained in lines])
     for panel in panels[1]:
-        panel.set_xlabel("error over ZZ's")
+        panel.set_xlabel(f"error over that of {JUDGE}")
     for line in panels:
         line[0].set_ylabel("trained on")
     return figure
@@ -111,7 +112,17 @@ def transport(rows: pd.DataFrame) -> Figure:
     """
     table = carried(rows)
     figure, panel = style.axes(1, 1, height=2.3)
-    for method in (JUDGE, "jumps", UPSTREAM["jumps"], "policy", PRESENT, "policy, reversed", FORESIGHT, "uniform"):
+    for method in (
+        JUDGE,
+        UPSTREAM[JUDGE],
+        "jumps",
+        UPSTREAM["jumps"],
+        "policy",
+        PRESENT,
+        "policy, reversed",
+        FORESIGHT,
+        "uniform",
+    ):
         ratio = (table.loc[method] - table.loc[ORACLE]).unstack("seed")
         colour, dashes = LOOK[method]
         panel.plot(ratio.index, np.exp(ratio.mean(axis=1)), color=colour, linestyle=dashes, label=method)

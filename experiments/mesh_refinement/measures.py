@@ -151,8 +151,8 @@ def error_table(rows: pd.DataFrame) -> pd.DataFrame:
 def ahead(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Transport, after the last interval: policy_true_error (policy over greedy cuts by the true error), policy_zz_l2,
     policy_jumps; policy_jumps_upstream and policy_zz_l2_upstream (over estimators that look upstream), policy_policy_present
-    (over the policy that was trained for the present error); reversed_policy (told the velocity backwards, over itself),
-    ahead_true_error (the oracle that looks ahead); E12c."""
+    (over the policy that was trained for the present error); reversed_policy and reversed_true_error (told the velocity
+    backwards, over itself and over the greedy rule), ahead_true_error (the oracle that looks ahead); E12c."""
     return _ratios(looking_ahead(rows))
 
 

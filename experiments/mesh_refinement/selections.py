@@ -56,14 +56,14 @@ def carried(rows: pd.DataFrame) -> pd.DataFrame:
 
 def looking_ahead(rows: pd.DataFrame) -> Family:
     """Transport, after the last interval: the policy beside the rules that see the present, the estimators that look upstream,
-    and the policy that was trained for the present error; itself told the velocity backwards beside itself; and the oracle that
-    looks ahead beside the greedy one."""
+    and the policy that was trained for the present error; itself told the velocity backwards beside itself and the greedy rule;
+    and the oracle that looks ahead beside the greedy one."""
     ends = carried(rows)
     ends = ends[ends.columns.levels[0].max()]
     family = {
         ("policy", other): (ends.loc["policy"], ends.loc[other]) for other in (ORACLE, *INSTANT, *UPSTREAM.values(), PRESENT)
     }
-    family["reversed", "policy"] = ends.loc["policy, reversed"], ends.loc["policy"]
+    family |= {("reversed", other): (ends.loc["policy, reversed"], ends.loc[other]) for other in ("policy", ORACLE)}
     return family | {("ahead", ORACLE): (ends.loc[FORESIGHT], ends.loc[ORACLE])}
 
 

@@ -74,7 +74,7 @@ def test_a_condition_begins_the_reason_which_quotes_the_measures(project):
 def test_what_is_undecided_says_what_would_decide_it_and_its_cost(project):
     asked = {"measure": "n", "of": "seeds", "cost": "<< n.n >> s each"}
     open_ = judged(project, found(Estimate(0.5, 0.2, 1.1, 5)), n_to_decide=asked)
-    assert open_["why"] == "neither To decide it takes 140 [81, 290] seeds (20 s each)."
+    assert open_["why"] == "neither To show the difference that matters, or its absence, takes 140 [81, 290] seeds (20 s each)."
     assert open_["n_to_decide"] == {"n": 140, "low": 81, "high": 290, "of": "seeds", "cost": "20 s each"}
     assert judged(project, found(Estimate(0.5)), n_to_decide=asked)["n_to_decide"] is None
 

@@ -135,7 +135,7 @@ def judge(claim: dict, experiment: Experiment, summary: Summary) -> dict:
     told = [f"It holds only {rule['condition']}."] if "condition" in rule else []
     told.append(fill(rule["why"], summary.measures, where))
     decide = _to_decide(claim, summary, where) if rule["verdict"] == UNDECIDED else None
-    told += [f"To decide it takes {decide_text(decide)}."] if decide else []
+    told += [f"To show the difference that matters, or its absence, takes {decide_text(decide)}."] if decide else []
     drawn = claim["figure"] in experiment.without("figures", summary.missing)
     return result | {
         "measured": [_measured(number, summary, where) for number in claim["measured"]],
