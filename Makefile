@@ -83,6 +83,7 @@ docs: .venv/installed
 # pip from outside fills the environment, so that a Python without ensurepip will do.
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Second Look needs Python 3.11 or newer: make PYTHON=...")'
+	@test ! -L .venv || { echo '.venv is a link, and what it leads to would be emptied: remove the link first'; exit 1; }
 	$(PYTHON) -m venv --without-pip --clear .venv
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --requirement requirements.lock
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-deps --no-build-isolation --editable .
