@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import forks
@@ -152,6 +153,14 @@ LONG = [
     "click_model",
     "language_model",
 ]
+
+
+def pytest_configure(config):
+    """What torch compiles goes into a folder of this run: its usual one may hold code for instructions that are off here."""
+    if not hasattr(config, "workerinput"):  # workers inherit the variable
+        folder = tempfile.mkdtemp(prefix="secondlook_")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items):
