@@ -107,13 +107,6 @@ def below(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {key(*cell): mean(part.value) for cell, part in found.groupby(["method", "family"])}
 
 
-def _needed(family: Family, *names: tuple) -> Estimate:
-    """Pairs that would show a difference of 10 % at the family's level, in the comparison that scatters most of `names`, or of
-    all."""
-    found = comparison.n_to_decide(family, MARGIN)
-    return max((found[name] for name in names or family), key=lambda n: n.value)
-
-
 def _apart(family: Family) -> Estimate:
     """Pairs that would tell a comparison from 10 % more error, the end of the band, by its distance from there: the most that
     one needs whose interval holds this end, or where none does, the most of all."""
@@ -159,7 +152,7 @@ def ahead(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("transport")
 def n_ahead(rows: pd.DataFrame) -> Estimate:
     """Seeds that would show a difference of 10 % between the policy and the greedy rule by the true error."""
-    return _needed(looking_ahead(rows), ("policy", ORACLE))
+    return comparison.n_to_decide(looking_ahead(rows), MARGIN)["policy", ORACLE]
 
 
 @measure("transport")
