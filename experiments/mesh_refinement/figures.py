@@ -164,13 +164,14 @@ def chase(rows: pd.DataFrame) -> style.Animation:
     intervals = sorted(rows[(rows.case == "transport") & (rows.metric == "side")].step.unique())
     meshes = {(i, method): cells(rows, "transport", method=method, step=i) for i in intervals for method in methods}
     whole = (meshes[intervals[0], JUDGE].x + meshes[intervals[0], JUDGE].side).max()
+    carried_by = way(rows)
 
     def draw(frame: int):
         interval = frame // FRAMES
         for panel, method in zip(panels, methods, strict=True):
             panel.clear()
             _draw(panel, meshes[intervals[interval], method])
-            panel.plot(*((at + way(rows) * frame / FRAMES) % whole).T, ".", color=style.SERIES[2], markersize=2.5)
+            panel.plot(*((at + carried_by * frame / FRAMES) % whole).T, ".", color=style.SERIES[2], markersize=2.5)
             panel.set_title(f"{method}: interval {interval + 1}")
 
     return style.Animation(figure, draw, FRAMES * len(intervals), pause=200)
