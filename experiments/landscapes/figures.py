@@ -154,7 +154,7 @@ def statements(rows: pd.DataFrame) -> Figure:
         ("C4e: momentum overshoots more", overshoots["exact"], overshoots["noisy"], "momentum"),
         ("C4b: adaptive rates arrive first", faster["exact"], faster["noisy"], "Adam"),
         ("C4f: adaptive rates work at more rates", steadier["exact"], steadier["noisy"], "Adam"),
-        ("C4g: adaptive rates jitter less", None, calmer["noisy"], "Adam"),
+        ("C4g: adaptive rates jitter less", calmer["exact"], calmer["noisy"], "Adam"),
         ("C4c: adaptive rates leave before SGD", leaves["plain"], None, "Adam"),
         ("C4c: the same, both with momentum", leaves["with_momentum"], None, "Adam"),
         ("C4h: momentum swings more, saddle", swings["more_saddle"], None, "momentum"),

@@ -23,6 +23,7 @@ from .selections import (
     reported,
     runs,
     sweep,
+    won,
 )
 
 LANDSCAPES = ("Beale", "long valley", "saddle", "Rosenbrock", "Rastrigin", "ill-conditioned", "rotated", "bowl")
@@ -120,15 +121,18 @@ def order(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def steadier(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of comparisons in which the scaled optimiser arrives at more of the rates."""
-    return _over(runs(rows), "works", WITH_SCALING, CLASSICAL, 1)
+    """Share of comparisons in which the scaled optimiser arrives at more of the rates; and the starts that would show with noise
+    that it is not one half (needed)."""
+    cells = runs(rows)
+    found, noisy = _over(cells, "works", WITH_SCALING, CLASSICAL, 1), won(cells, "works", WITH_SCALING, CLASSICAL, "noisy", 1)
+    return found | {"needed": n_to_decide({"noisy": (noisy, 0.5)}, abs(noisy.mean() - 0.5))["noisy"]}
 
 
 @measure()
 def calmer(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of comparisons, both arrived, in which the scaled optimiser's last steps are shorter. Only noise is shown: without
-    it both come to rest, and what is left is the rate of convergence."""
-    return {"noisy": better(runs(rows), "jitter", WITH_SCALING, CLASSICAL, "noisy", -1, arrived=True)}
+    """Share of comparisons, both arrived, in which the scaled optimiser's last steps are shorter."""
+    found = runs(rows)
+    return {noise: better(found, "jitter", WITH_SCALING, CLASSICAL, noise, -1, arrived=True) for noise in ("exact", "noisy")}
 
 
 @measure()
@@ -195,16 +199,18 @@ def escape(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of runs that swing to and fro across the symmetric axis before they leave, for plain and momentum methods; and
-    share of comparisons in which momentum changes side more often, at best rates and at equal ones."""
+    """Share of runs that swing to and fro across the symmetric axis before they leave, for plain and momentum methods, and that
+    change side at all (`crosses`); and share of comparisons in which momentum changes side more often, at best rates and at equal
+    ones."""
     found = sweep(rows, "crossings")
-    found = found[found.noise == "exact"].assign(hit=lambda cells: cells.value >= SWINGS)
+    found = found[found.noise == "exact"].assign(hit=lambda cells: cells.value >= SWINGS, once=lambda cells: cells.value >= 1)
     groups = {"momentum": ("momentum", "Nesterov"), "plain": ("SGD",)}
     shares = {}
     for group, methods in groups.items():
         for landscape in SYMMETRIC:
             cells = found[found.method.isin(methods) & (found.landscape == landscape)]
             shares[key(group, landscape)] = over_starts(cells.groupby("start").hit.mean())
+            shares[key("crosses", group, landscape)] = over_starts(cells.groupby("start").once.mean())
     cells = runs(rows)
     for landscape in SYMMETRIC:
         more = better(cells, "crossings", WITH_MOMENTUM[:2], [landscape], "exact", 1)
@@ -323,7 +329,6 @@ def range_of_rates(rows: pd.DataFrame) -> dict[str, Estimate]:
         "highest": Estimate(high),
         "chosen": Estimate(len(useful)),
         "at_edge": Estimate(useful.lr.isin([low, high]).sum()),
-        "rmsprop_at_edge": Estimate(useful[useful.method == "RMSprop"].lr.isin([low, high]).sum()),
     }
 
 

@@ -46,20 +46,23 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     return found.sort_index()
 
 
-def better(
+def better(*comparisons, **which) -> Estimate:
+    """Share of the comparisons that are `won`, over starts."""
+    return over_starts(won(*comparisons, **which))
+
+
+def won(
     runs: pd.DataFrame, metric: str, pairs: Iterable, landscapes: Iterable, noise: str, sign: int, arrived: bool = False
-) -> Estimate:
-    """Share of comparisons in which the first of a pair has the lower `metric` (sign -1) or the higher (sign 1). With `arrived`
-    only comparisons in which both arrive count."""
+) -> pd.Series:
+    """By start, the share of comparisons in which the first of a pair has the lower `metric` (sign -1) or the higher (sign 1).
+    With `arrived` only comparisons in which both arrive count."""
     wins = []
     for a, b in pairs:
         for landscape in landscapes:
             ours, theirs = (runs.loc[(method, landscape, noise)] for method in (a, b))
-            won = _won(sign * ours[metric], sign * theirs[metric])
-            if arrived:
-                won = won[np.isfinite(ours.arrived) & np.isfinite(theirs.arrived)]
-            wins.append(won)
-    return over_starts(pd.concat(wins, axis=1).mean(axis=1).dropna())
+            own = _won(sign * ours[metric], sign * theirs[metric])
+            wins.append(own[np.isfinite(ours.arrived) & np.isfinite(theirs.arrived)] if arrived else own)
+    return pd.concat(wins, axis=1).mean(axis=1).dropna()
 
 
 def better_at_equal_rates(rows: pd.DataFrame, metric: str, pairs: Iterable, landscape: str) -> Estimate:
