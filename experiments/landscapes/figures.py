@@ -53,14 +53,14 @@ def contours(rows: pd.DataFrame) -> Figure:
     those whose step is the gradient or a mean of it, and Newton's; below those that divide it by its size.
     """
     figure, panels = style.axes(2, 3, height=4.6, sharex="col", sharey="col")
-    for methods, line in zip((RACERS[:3] + RACERS[-1:], RACERS[3:-1]), panels, strict=True):
+    for row, (methods, line) in enumerate(zip((RACERS[:3] + RACERS[-1:], RACERS[3:-1]), panels, strict=True)):
         for axis, name in zip(line, CLASSICAL, strict=True):
             _plan(axis, rows, name)
             for method, look in zip(methods, ("-", "--", "-.", ":", (0, (5, 1, 1, 1))), strict=False):
                 path = _path(rows, name, method)
                 axis.plot(*path.T, linestyle=look, color=style.COLOUR[method], linewidth=1.1, label=method)
             axis.plot(*path[0], "o", color=style.INK, markerfacecolor="white", markersize=5, zorder=6)
-            axis.set(title=name if line is panels[0] else "", xlabel="$x$" if line is panels[-1] else "")
+            axis.set(title="" if row else name, xlabel="$x$" if row else "")
         line[0].set_ylabel("$y$")
         line[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.2)
     return figure

@@ -77,6 +77,7 @@ def printed(rows: pd.DataFrame) -> dict[str, Estimate]:
         "adam_uncorrected_first": Estimate(found["Adam uncorrected: first step over lr"]),
         "adamax_fails": Estimate(found["AdaMax: max of two tensors fails"]),
         "rmsprop_fails": Estimate(found["RMSprop: line does not parse"]),
+        "rmsprop_repaired": Estimate(off["RMSprop", "RMSprop"]),
         "momentum_factor": Estimate(found["momentum: last step over lr"]),
         "repaired": Estimate(max(repaired)),
         "adagrad": Estimate(off["Adagrad", "Adagrad"]),
@@ -121,8 +122,8 @@ def order(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure()
 def steadier(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Share of comparisons in which the scaled optimiser arrives at more of the rates; and the starts that would show with noise
-    that it is not one half (needed)."""
+    """Share of comparisons in which the scaled optimiser arrives at more of the rates; and the starts that would show with
+    noise that it is not one half (needed)."""
     cells = runs(rows)
     found, noisy = _over(cells, "works", WITH_SCALING, CLASSICAL, 1), won(cells, "works", WITH_SCALING, CLASSICAL, "noisy", 1)
     return found | {"needed": _to_tell_from_half(noisy)}
@@ -205,8 +206,8 @@ def escape(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure()
 def swings(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Share of runs that swing to and fro across the symmetric axis before they leave, for plain and momentum methods, and that
-    change side at all (`crosses`); and share of comparisons in which momentum changes side more often, at best rates and at equal
-    ones."""
+    change side at all (`crosses`); and share of comparisons in which momentum changes side more often, at best rates and at
+    equal ones."""
     found = sweep(rows, "crossings")
     found = found[found.noise == "exact"].assign(hit=lambda cells: cells.value >= SWINGS, once=lambda cells: cells.value >= 1)
     groups = {"momentum": ("momentum", "Nesterov"), "plain": ("SGD",)}

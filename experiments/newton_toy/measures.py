@@ -64,7 +64,7 @@ def improvement(rows: pd.DataFrame) -> dict[str, Estimate]:
     found = {}
     for key, method in (("gd", "GD"), ("newton", "row by row")):
         loss = losses(rows, method)
-        found |= {f"{key}_e{t}": Estimate((1 - loss[t] / loss[0]).mean()) for t in (30, 39, 40)}
+        found |= {f"{key}_e{t}": Estimate((1 - loss[t] / loss[0]).mean(), n=len(loss)) for t in (30, 39, 40)}
     return found
 
 

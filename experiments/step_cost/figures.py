@@ -40,8 +40,9 @@ def costs(rows: pd.DataFrame) -> Figure:
                 colour = _colour(method)
                 panel.plot(table[method], [line] * len(table), "o", color=colour, alpha=0.4, markeredgewidth=0)
                 panel.plot([table[method].median()] * 2, [line - 0.32, line + 0.32], color=colour, linewidth=2)
-        panel.set(title=name, yticks=range(len(order)), yticklabels=order, xlim=(0, None))
+        panel.set(title=name, yticks=range(len(order)), yticklabels=order)
         panel.grid(axis="y", visible=False)
+    panels[0].set_xlim(0, None)  # of all three, when all dots are there
     figure.supxlabel("time of a step over that of SGD", fontsize=9)
     return figure
 

@@ -6,7 +6,7 @@
 
 A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below. The two documents see
 every experiment's under its name, `newton_toy.gd_loss.e40`, and `claims`, `stages`, `unrecorded`, `machines`, `changed`,
-`tally`, `of_kind`, `judged`, `see`, `level` and `scale`; the supplement has the `sections` and `csv`, too. Every reference is
+`tally`, `of_kind`, `made_by`, `see`, `level` and `scale`; the supplement has the `sections` and `csv`, too. Every reference is
 checked before anything is written. `pages: 14` in the first lines of a document is the most that its PDF may have.
 """
 
@@ -161,7 +161,7 @@ def compose(
         **by_experiment(found, summaries, results.scale),
         "tally": lambda *kinds: tally([claim for claim in claims if claim["kind"] in kinds]),
         "of_kind": lambda *kinds: sum(claim["kind"] in kinds for claim in claims),
-        "judged": lambda letter: sum(claim["id"].startswith(letter) for claim in claims),
+        "made_by": lambda letter: sum(claim["id"].startswith(letter) and claim["kind"] != "promise" for claim in claims),
         "level": LEVEL,
         "scale": scale,
         **origin,
