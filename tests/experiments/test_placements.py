@@ -113,15 +113,14 @@ def test_time_is_epochs_times_steps_and_intervals_hold_together():
             assert [found[name].value, *found[name].ends] == pytest.approx(expected) and found[name].n == 20
 
 
-def test_rounds_needed_come_from_the_spread_of_steps():
-    rows = made((0.5, 1.2), (0.8, 1.1))
-    wide = (rows.case == "training") & (rows.method == "K-FAC every 10")
-    rows.loc[wide, "value"] *= np.where(rows[wide].seed % 2, 0.8, 1.25)
-    half, found = -math.log(1 - selections.PUBLISHED[0]) / 2, measures.n_needed(rows)
-    for name, apart in (("p1", 1.01 / 0.99), ("every_10_p1", 1.01 / 0.99 * 1.25 / 0.8)):
-        s = math.log(apart) / 2 * math.sqrt(20 / 19)  # of ten rounds on either side of the mean
-        assert found[name].value == comparison.needed(half / s, comparison.simultaneous(6))
-    assert found["most"].value == found["every_10_p1"].value > found["p1"].value
+def test_so_many_times_as_many_would_tell_the_times_apart():
+    """A time of 0.95 of SGD's whose interval reaches from 0.95 / k to 0.95 k is told from it by (log k / log 0.95)^2 times as many."""
+    rows = made((0.5, 1.2), (0.9, 0.95 / 0.9))
+    timed = (rows.case == "training") & (rows.method == "K-FAC every 10")
+    rows.loc[timed, "value"] *= np.where(rows[timed].seed % 2, 0.8, 1.25)
+    found = measures.gain(rows)["every_10_seconds_p1"]
+    k = math.sqrt((1 - found.low) / (1 - found.high))
+    assert measures.as_many(rows).value == pytest.approx((math.log(k) / math.log(1 - found.value)) ** 2) and k > 1.1
 
 
 EVERY, TENTH = FACTORS_EVERY
@@ -147,7 +146,7 @@ def test_verdicts_follow_the_declared_rules(name):
     if tenth == "wide":
         steps = (rows.case == "training") & (rows.method == TENTH)
         rows.loc[steps, "value"] *= np.where(rows[steps].seed % 2, 0.5, 2)
-    names = ("saved", "gain", "tuned", "steps", "n_needed", "round_seconds")
+    names = ("saved", "gain", "tuned", "steps", "reach", "as_many", "round_seconds")
     needed = {name: PLACEMENTS.made("measures", name, rows) for name in names}
     declared = {claim["id"]: claim for claim in claims.declared(PLACEMENTS)}
     judged = [claims.judge(declared[name], PLACEMENTS, study.Summary(needed, {})) for name in ("E8", "E8e")]
