@@ -7,7 +7,7 @@ Set-up    E[X | Y] known by quadrature or in closed form; then Lorenz-63 and Lor
           tensor, beside a square root filter, each filter at the inflation and the radius that are best for it.
 Cases     posterior (bias and variance), dimensions (error of phi), tuning (all trials), tracking (the comparison),
           rates and optimisers (Adam, AdaHessian and L-BFGS for the network, at equal work).
-Hardware  one CPU core, half an hour in all.
+Hardware  one CPU core, two hours in all.
 """
 
 import time
