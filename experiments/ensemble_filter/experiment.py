@@ -25,7 +25,7 @@ from secondlook.study.place import Place
 
 from .analysis import enkf, everything, gain
 from .cycling import follow
-from .networks import Training, conditional_mean, learn
+from .networks import Training, better, conditional_mean, learn
 from .priors import SCALARS, Mixture, Scalar, by_likelihood
 from .systems import SYSTEMS
 
@@ -92,6 +92,7 @@ def _exactly(prior: Scalar, y: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Dimensions(Network):
+    wide: PositiveInt
     runs: PositiveInt
     tests: PositiveInt
     kinds: tuple[one_of("joint", "components"), ...]
@@ -101,8 +102,9 @@ class Dimensions(Network):
 
 @case(Dimensions, place=True)
 def dimensions(p: Dimensions, seed: int, place: Place) -> Iterator[dict]:
-    """Error of an estimated conditional mean, E |phi^ - phi|^2 / E |phi - E X|^2, over fresh observations: linear, linear and
-    network, the same by the choice on held-out members, and by the likelihoods of the members."""
+    """Error of an estimated conditional mean, E |phi^ - phi|^2 / E |phi - E X|^2, over fresh observations: linear; linear and
+    a network of `hidden` units or of `wide` ones; by the choice among the three on held-out members, for each component; and by
+    the likelihoods of the members."""
     for kind in p.kinds:
         for d in p.dimensions:
             for M in p.members:
@@ -115,12 +117,16 @@ def _errors(p: Dimensions, prior: Mixture, M: int, seed: int, _) -> Iterator[dic
     X = prior.draw((p.runs, M), generator)
     y = prior.draw((p.runs, p.tests), generator)
     y = y + prior.r * torch.randn(y.shape, generator=generator, dtype=y.dtype)
-    phi = learn(X, X, prior.r, everything(prior.d), p.training(), generator)
+    narrow, wide = (
+        learn(X, X, prior.r, everything(prior.d), p.training(hidden=units), generator) for units in (p.hidden, p.wide)
+    )
+    phi = better(narrow, wide)
     exact, mean = prior.conditional_mean(y), X.mean(1, keepdim=True)
     linear = mean + (y - mean) @ phi.K
     found = {
         "linear": linear,
-        "network": linear + phi.correction(y),
+        "narrow": linear + narrow.correction(y),
+        "wide": linear + wide.correction(y),
         "chosen": linear + phi.used[:, None] * phi.correction(y),
         "likelihood": torch.stack([by_likelihood(*pair, prior.r) for pair in zip(X, y, strict=True)]),
     }

@@ -13,6 +13,7 @@ from .selections import (
     ESTIMATES,
     FILTERS,
     METHODS,
+    NETWORKS,
     OPTIMISERS,
     best,
     cells,
@@ -106,7 +107,7 @@ def error_table(rows: pd.DataFrame) -> pd.DataFrame:
     found = errors(rows).mean(axis=1)
     lines = []
     for (prior, d, members), table in found.groupby(["prior", "dimension", "members"]):
-        shown = {label: number(table[prior, d, members, name], 2) for name, label in ESTIMATES.items()}
+        shown = {label: number(table[prior, d, members, name], 2) for name, label in (ESTIMATES | NETWORKS).items()}
         lines.append({"Prior": prior, "Dimension": d, "Members": members, **shown})
     return pd.DataFrame(lines)
 

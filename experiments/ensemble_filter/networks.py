@@ -135,6 +135,17 @@ def learn(X: Tensor, H: Tensor, r: float, windows: Windows, how: Training, gener
     return Learnt(K, lambda y: sigma * network(theta, ((y - h) * scale).float()).to(X.dtype), held_out < 1, held_out)
 
 
+def better(one: Learnt, other: Learnt) -> Learnt:
+    """Of two networks on one linear part: every component has that with the lower squared error on held-out members."""
+    first = one.held_out < other.held_out
+
+    def correction(y: Tensor) -> Tensor:
+        return torch.where(first[..., None, :], one.correction(y), other.correction(y))
+
+    held_out = torch.minimum(one.held_out, other.held_out)
+    return Learnt(one.K, correction, held_out < 1, held_out)
+
+
 def conditional_mean(X: Tensor, Y: Tensor, y: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
     """The members (..., M, d) after y (..., q): x_i + phi(y) - phi(y_i), with simulated observations Y (..., M, q)."""
     return X + phi(y[..., None, :]) - phi(Y)

@@ -5,6 +5,7 @@ import pandas as pd
 METHODS = {"conditional mean": "exact conditional mean", "learnt": "learnt conditional mean", "EnKF": "Kalman filter"}
 FILTERS = {"EnKF": "ensemble Kalman filter", "ETKF": "square root filter", "learnt": "learnt conditional mean"}
 ESTIMATES = {"linear": "linear", "chosen": "linear and network", "likelihood": "members' likelihoods"}
+NETWORKS = {"narrow": "narrow network everywhere", "wide": "wide network everywhere"}
 OPTIMISERS = ("Adam", "AdaHessian", "L-BFGS")
 
 

@@ -224,6 +224,18 @@ def test_a_network_finds_a_conditional_mean_that_bends_and_is_left_out_where_not
     assert (phi.held_out[:, 1] > 0.97).all()  # nothing to gain: E|X - phi|^2 cannot fall
 
 
+def test_of_two_networks_every_component_has_the_better_on_held_out_members():
+    def learnt(value, held_out):
+        held_out = torch.tensor([held_out])
+        return networks.Learnt(torch.eye(3), lambda y: torch.full_like(y, value), held_out < 1, held_out)
+
+    found = networks.better(learnt(1.0, [0.5, 0.9, 1.1]), learnt(2.0, [0.6, 0.8, 1.2]))
+    assert found.held_out.tolist() == [pytest.approx([0.5, 0.8, 1.1])] and found.used.tolist() == [[True, True, False]]
+    y = torch.zeros(1, 4, 3)
+    assert (found.correction(y)[..., :2] == torch.tensor([1.0, 2.0])).all()
+    assert (found(y + 1) == torch.tensor([2.0, 3.0, 1.0])).all()
+
+
 @pytest.mark.parametrize(
     "name, method, members, inflation, published",
     [("Lorenz-63", "EnKF", 100, 1.01, 0.56), ("Lorenz-63", "ETKF", 10, 1.02, 0.60), ("Lorenz-63", "EnKF", 10, 1.04, 0.65)],
