@@ -15,7 +15,7 @@ from .selections import ESTIMATES, FILTERS, METHODS, OPTIMISERS, cells, compared
 LEARNT, ROOT, KALMAN, *_ = style.SERIES  # of what is no optimiser
 COLOUR = {"conditional mean": style.INK, "learnt": LEARNT, "EnKF": KALMAN, "ETKF": ROOT}
 COLOUR |= {"linear": KALMAN, "chosen": LEARNT, "likelihood": style.INK}
-TICKS = (0.4, 0.6, 0.8, 1, 1.2, 1.6, 2, 5)  # of errors
+TICKS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 2, 5)  # of errors
 BENDS = {"joint": "one", "components": "all"}
 MARKER = {"conditional mean": "s", "learnt": "o", "EnKF": "^", "ETKF": "D", "linear": "^", "chosen": "o", "likelihood": "v"}
 
