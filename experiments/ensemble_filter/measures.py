@@ -138,11 +138,10 @@ def typical_gain(rows: pd.DataFrame) -> dict[str, Estimate]:
 
 @measure("tracking")
 def lost(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Runs whose error is more than LOST times the filter's median one, and the largest error of any (`worst`)."""
+    """Runs whose error is more than LOST times the filter's median one."""
     found = tracked(rows)
     counts = found.gt(LOST * found.median(axis=1), axis=0).sum(axis=1)
-    result = {key(*at): Estimate(count, n=found.shape[1]) for at, count in counts.items()}
-    return result | {"worst": Estimate(found.max().max())}
+    return {key(*at): Estimate(count, n=found.shape[1]) for at, count in counts.items()}
 
 
 @measure("tracking")

@@ -171,13 +171,9 @@ def reach(rows: pd.DataFrame) -> dict[str, Estimate]:
 @measure("training")
 def steps(rows: pd.DataFrame) -> dict[str, Estimate]:
     """Time of a step of K-FAC over one of SGD, geometric mean over rounds, on one process (p1) and on two (p2)."""
-    return {name: _times(logarithms) for name, logarithms in _logarithms(rows).items()}
-
-
-def _logarithms(rows: pd.DataFrame) -> dict[str, pd.Series]:
     tables = {ranks: step_milliseconds(rows, ranks) for ranks in PROCESSES}
     return {
-        f"{prefix}p{ranks}": np.log(table[variant] / table["SGD"])
+        f"{prefix}p{ranks}": _times(np.log(table[variant] / table["SGD"]))
         for variant, prefix in PREFIX.items()
         for ranks, table in tables.items()
     }
