@@ -38,7 +38,7 @@ def _hull(found: list[Estimate]) -> Estimate:
 
 @measure("posterior")
 def bias(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of the updated ensemble's mean, in deviations of the posterior, with intervals simultaneous over priors and observations:
+    """Of the updated ensemble's mean, in roots of the expected conditional variance, with intervals simultaneous over priors and observations:
     for each method, and for it and each prior, the largest, with its sign; `_all`: the hull of all intervals."""
     found = updated(rows, "bias")
     result = {}
@@ -198,9 +198,10 @@ def tracking_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 @measure("tuning")
 def inside(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """How many of the chosen inflations and radii lie inside what was tried."""
+    """How many of the chosen inflations, and of the radii where there is a choice, lie inside what was tried."""
     found = best(rows)
-    return {name: Estimate(found[f"{name} inside"].sum(), n=len(found)) for name in ("inflation", "radius")}
+    chosen = {name: found[f"{name} inside"].dropna() for name in ("inflation", "radius")}
+    return {name: Estimate(inside.sum(), n=len(inside)) for name, inside in chosen.items()}
 
 
 @measure("tuning")

@@ -40,7 +40,7 @@ def cells(rows: pd.DataFrame) -> list[tuple[str, int]]:
 
 def best(rows: pd.DataFrame) -> pd.DataFrame:
     """Of case tuning, for each system, ensemble size and method: radius and inflation of the least mean error, that error, and
-    whether each of the two lies inside what was tried (a radius of which there is one does)."""
+    whether each of the two lies inside what was tried (None where there is one radius)."""
     lines = {}
     for at, table in followed(rows, "tuning").mean(axis=1).groupby(["system", "members", "method"], sort=False):
         radius, inflation = table.idxmin()[-2:]
@@ -49,7 +49,7 @@ def best(rows: pd.DataFrame) -> pd.DataFrame:
             "radius": radius,
             "inflation": inflation,
             "rmse": table.min(),
-            "radius inside": len(radii) == 1 or radii[0] < radius < radii[-1],
+            "radius inside": radii[0] < radius < radii[-1] if len(radii) > 1 else None,
             "inflation inside": inflations[0] < inflation < inflations[-1],
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["system", "members", "method"])

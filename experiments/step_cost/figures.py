@@ -18,7 +18,7 @@ FIRST = (  # the methods of the first figure, where they were timed: one of each
     *("torch-optimizer", "pytorch-optimizer"),
 )
 KINDS = {  # of saving or spending, and their colours: all are AdaHessian
-    "every": ("Hessian every k steps", style.COLOUR["AdaHessian"]),
+    "every": ("Hessian every few steps", style.COLOUR["AdaHessian"]),
     "probes": ("more probes", style.COLOUR["AdaHessian, more probes"]),
     "batch": ("part of the batch", style.COLOUR["AdaHessian 1/4 batch"]),
     "Gauss-Newton": ("Gauss-Newton", style.COLOUR["AdaHessian Gauss-Newton"]),
@@ -61,7 +61,7 @@ def savings(rows: pd.DataFrame) -> Figure:
             if kind:
                 right.plot(counts[method], times[method], MARKERS[case], color=KINDS[kind][1], markersize=4.5, alpha=0.8)
     left.plot(list(TABLE_8_COST), list(TABLE_8_COST.values()), "x", color=style.INK, label="ResNet-20, paper")
-    left.plot(range(1, 11), [1 + 2 / k for k in range(1, 11)], ":", color=style.GREY, label="1 + 2 / k")
+    left.plot(range(1, 11), [1 + 2 / k for k in range(1, 11)], ":", color=style.GREY, label="1 + 2 / steps")
     left.set(xlabel="steps from one Hessian to the next, k", ylabel="time of a step over that of SGD", ylim=(0, None))
     left.set_xticks([1, 2, 3, 4, 5, 10])
     left.legend()
