@@ -18,9 +18,8 @@ from secondlook import extras
 from secondlook.errors import Diverged, Mistake, OutOfTime
 from secondlook.study.parent import PARENT, end_with
 from secondlook.study.results import SCALES, Results
-from secondlook.terminal import PLAINLY, say
+from secondlook.terminal import OUT_OF_TIME, PLAINLY, say
 
-OUT_OF_TIME = 75  # exit status: not done, try again (EX_TEMPFAIL of sysexits.h)
 ROOT = Path()  # the project is the folder that the command is given in
 
 
@@ -81,8 +80,13 @@ def run(options: argparse.Namespace) -> None:
         commit=options.commit,
         dirty=options.dirty,
     )
-    for line in compute(experiment, settings, out, terms):
-        say(line)
+    try:
+        for line in compute(experiment, settings, out, terms):
+            say(line)
+    except ValueError as error:
+        if options.set:  # a value that only the run itself can judge
+            raise Mistake(f"--set {' '.join(options.set)}: {error}") from error
+        raise
 
 
 def record(options: argparse.Namespace) -> None:
@@ -153,7 +157,7 @@ def import_(options: argparse.Namespace) -> None:
         if stale:
             print(f"warning: {path} was recorded with other code: {', '.join(stale)}", file=sys.stderr)
         out = results.raw(setting.name)
-        tables.write_table(out, table, {**made, "recorded": True, "stale_sources": stale})
+        tables.write_table(out, table, {**made, "recorded": True})
         machine = made["processor"] if made["device"] == "cpu" else made["device"]
         say(f"{out}: {len(table)} rows of {setting.name}, recorded on {machine}")
 

@@ -1,9 +1,10 @@
-"""Lines for a terminal, which may have few characters: what it lacks is shown by what is like it."""
+"""Lines for a terminal, which may have few characters: what it lacks is shown by what is like it. And an exit status."""
 
 import codecs
 import re
 import unicodedata
 
+OUT_OF_TIME = 75  # exit status: not done, try again (EX_TEMPFAIL of sysexits.h)
 PLAINLY = "secondlook.plainly"  # a way to treat errors of encoding, by the name that streams take
 PLAIN = str.maketrans({"−": "-", "–": "-", "×": "x", "∞": "inf", "…": "..."})
 

@@ -157,6 +157,14 @@ def test_the_originals_come_through_torchvision_in_the_same_order(home, monkeypa
     check("original")
 
 
+def test_damaged_originals_are_refused_and_left_as_they_are(home, monkeypatch, capsys):
+    given = batches(home / "given", monkeypatch)
+    cut(damaged := next(given.rglob("train_batch")))
+    before = damaged.read_bytes()
+    line = "given/cifar-10-batches-py is corrupt or truncated: remove it, or put it right"
+    assert mistake(capsys, "--data-root", "given") == line and damaged.read_bytes() == before
+
+
 def test_without_a_source_the_originals_are_downloaded_into_the_project(home, monkeypatch):
     from torchvision.datasets import CIFAR10, cifar
 

@@ -90,6 +90,15 @@ def test_a_bad_experiment_is_one_line(project, text, line):
     assert project.mistake("run", "demo", "--data-root", "data") == line
 
 
+def test_a_value_that_only_the_run_can_judge_is_one_line_where_it_was_given(project):
+    project.replace(
+        "experiments/demo/experiment.py",
+        "    for t in range",
+        "    if steps % 2:\n        raise ValueError('steps must be even')\n    for t in range",
+    )
+    assert project.mistake("run", "demo", "--case", "decay", "--set", "steps=3") == "--set steps=3: steps must be even"
+
+
 def test_a_stage_that_needs_a_gpu_never_runs_on_the_cpu(project):
     project.replace("experiments/demo/config.yaml", "    varies: {lr", "    needs: {device: cuda}\n    varies: {lr")
     import torch

@@ -56,6 +56,7 @@ REFUSED = {
         {"methods": ["SGD"]},
         {"methods": ["Adam"], "seeds": [0]},
     ],
+    "is not whole with this part: rates Adam, seeds 1 is missing": [{"rates": {"SGD": 1.0}}, {"seeds": [0]}],
     "loss of seed 0 is in two parts, and differs": [{}, {"value": 0.25}],
 }
 

@@ -249,6 +249,11 @@ def test_what_could_not_be_recorded_is_not_begun(project, words, line):
     assert not (project.folder / "box/lease.jsonl").exists()
 
 
+def test_a_self_test_of_another_device_is_made_anew(project):
+    Ledger(project.folder / "out/lease.jsonl").append("call", call=1, budget=1, commit=COMMIT, device="cuda", scale="paper")
+    assert "the self-test did not end" in lease(project)
+
+
 def test_a_machine_that_the_self_test_does_not_trust_computes_nothing(project):
     part = {"part": "eager AdaHessian", "ok": False, "why": "tensor does not have a device"}
     project.write("out/selftest.json", json.dumps({"finished": True, "ok": False, "captured": [], "parts": [part]}))

@@ -43,7 +43,9 @@ def test_numbers(template, text):
     assert fill(template, VALUES, "FILE") == text
 
 
-@pytest.mark.parametrize("template", ["<< los | number >>", "<< loss | nmber >>", "<< rate.e31 | number >>", "<< loss"])
+@pytest.mark.parametrize(
+    "template", ["<< los | number >>", "<< loss | nmber >>", "<< rate.e31 | number >>", "<< rate | interval >>", "<< loss"]
+)
 def test_a_reference_that_leads_nowhere_is_an_error(template):
     with pytest.raises(Mistake, match="^FILE: ") as refusal:
         fill(template, VALUES, "FILE")

@@ -6,8 +6,9 @@
 
 A section sees its own experiment's measures by name, `tables`, `has("case")`, and the functions below. The two documents see
 every experiment's under its name, `newton_toy.gd_loss.e40`, and `claims`, `stages`, `unrecorded`, `machines`, `changed`,
-`tally`, `of_kind`, `made_by`, `see`, `level` and `scale`; the supplement has the `sections` and `csv`, too. Every reference is
-checked before anything is written. `pages: 14` in the first lines of a document is the most that its PDF may have.
+`tally`, `of_kind`, `made_by`, `see`, `level` and `scale`; a section and the supplement have `csv`, and the supplement the
+`sections`, too. Every reference is checked before anything is written. `pages: 14` in the first lines of a document is the most
+that its PDF may have.
 """
 
 import math
@@ -29,7 +30,7 @@ from secondlook.reporting.forest import forest
 from secondlook.reporting.markdown import LONGEST_LINE, as_csv, table
 from secondlook.reporting.overview import verdicts
 from secondlook.reporting.references import check_references, numbered, own_labels
-from secondlook.study.claims import VERDICTS, numbers
+from secondlook.study.claims import VERDICTS, numbers, read_claims
 from secondlook.study.experiment import Experiment, experiments
 from secondlook.study.files import read, read_json, write
 from secondlook.study.measures import Summary, read_summary
@@ -80,7 +81,8 @@ def draw(results: Results, claims: list[dict], found: list[Experiment], summarie
         return WAITING if waits else summaries[name].find(measure, str(source / "tuned.yaml"))
 
     style.apply()
-    drawn = {"tuned": forest(source / "tuned.yaml", find)}
+    with intact(source / "tuned.yaml"):
+        drawn = {"tuned": forest(source / "tuned.yaml", find)}
     with intact(results.claims):
         drawn["verdicts"] = verdicts(claims, source / "questions.yaml")
     for file in results.pictures:
@@ -195,8 +197,8 @@ def compose(
 def judged(results: Results) -> tuple[list[dict], list[Experiment], dict[str, Summary]]:
     """The claims of claims.json; the experiments in the order of their claims, as the sections stand; their summaries."""
     path = needed(results.claims, "claims", results.scale)
+    claims = read_claims(path)
     with intact(path):
-        claims = read_json(path)
         order = list(dict.fromkeys(claim["experiment"] for claim in claims))
     found = {experiment.name: experiment for experiment in experiments(results.root)}
     if found.keys() != set(order):

@@ -27,8 +27,9 @@ TEXT_WIDTH = 6.3  # inches: the width of the paper's text
 GREY = "#7f7f7f"
 INK = "#1a1a1a"
 
-# One colour a method, and of no two methods the same; shades of a colour are variants of a method. After Okabe and Ito, "Color
-# Universal Design" (2008), and from "momentum" on Tol, "Colour Schemes" (2021): told apart with every common colour vision.
+# One colour a method, and of no two methods the same but plain descent on all examples or on some; shades of a colour are
+# variants of a method. After Okabe and Ito, "Color Universal Design" (2008), and from "momentum" on Tol, "Colour Schemes"
+# (2021): told apart with every common colour vision.
 COLOUR = {
     "GD": GREY,
     "Newton": "#009e73",

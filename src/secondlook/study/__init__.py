@@ -1,4 +1,4 @@
 """What makes a number evidence: parameters, records with provenance, statistics, verdicts.
 
-Only needs.py and doctor.py import torch, inside functions, to ask which devices there are.
+torch is imported inside functions alone, but for beside.py and leased.py, which run networks side by side.
 """

@@ -1,8 +1,8 @@
 """Two builds of the study, compared byte for byte: tables, numbers, verdicts and figures.
 
-A stage that is recorded, or needs a device, may measure times, and gives other rows every time. Where it was computed, and not
-imported from its record, its experiment's summary, figures and verdicts follow those times too: they are left out, and the
-answer says so. Records and paper are no part of it, for they tell when and where a build was made.
+A stage that is recorded, or needs a device or hours, may measure times, and gives other rows every time. Where it was computed,
+and not imported from its record, its experiment's summary, figures and verdicts follow those times too: they are left out, and
+the answer says so. Records and paper are no part of it, for they tell when and where a build was made.
 """
 
 import itertools
@@ -56,9 +56,7 @@ def _files(folder: Path, timed: set[str]) -> list[str]:
 
 def _difference(first: Path, second: Path, timed: set[str]) -> str | None:
     """Where two files part, or None."""
-    a, b = read(first), read(second)
-    if first.name == "claims.json":
-        a, b = (_untimed(data, timed) for data in (a, b))
+    a, b = (_untimed(path, timed) if path.name == "claims.json" else read(path) for path in (first, second))
     if a == b:
         return None
     pairs = itertools.zip_longest(a.split(b"\n"), b.split(b"\n"))
@@ -66,8 +64,11 @@ def _difference(first: Path, second: Path, timed: set[str]) -> str | None:
     return f"line {at} is {(x or b'')[:LONGEST]!r} and {(y or b'')[:LONGEST]!r}"
 
 
-def _untimed(data: bytes, timed: set[str]) -> bytes:
+def _untimed(path: Path, timed: set[str]) -> bytes:
     """The verdicts without those of experiments that measure times."""
     experiments = {stage.partition("/")[0] for stage in timed}
-    kept = [claim for claim in json.loads(data) if claim["experiment"] not in experiments]
+    try:
+        kept = [claim for claim in read_json(path) if claim["experiment"] not in experiments]
+    except (KeyError, TypeError) as error:
+        raise Mistake(f"{path} is damaged: make it again with 'claims'") from error
     return json.dumps(kept, indent=1).encode()

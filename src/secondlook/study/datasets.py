@@ -155,9 +155,11 @@ def _originals(data_root: Path, out: Path) -> tuple[np.ndarray, str, str]:
 
     folder = data_root if (data_root / CIFAR10.base_folder).is_dir() else out
     try:
-        sets = {split: CIFAR10(folder, train=split == "train", download=True) for split in COUNT}
+        sets = {split: CIFAR10(folder, train=split == "train", download=folder == out) for split in COUNT}
     except (*DAMAGE, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if folder == data_root:
+            raise Mistake(f"{folder / CIFAR10.base_folder} is corrupt or truncated: remove it, or put it right") from error
         raise Mistake(f"no CIFAR-10 in {data_root} (cifar10*), and the download into {folder} failed: {reason}") from error
     parts = []
     for split, images in sets.items():

@@ -4,7 +4,8 @@
     record --extend new.csv                                             added to what is recorded
 
 Both are parts of the stage as config.yaml now declares it: where their settings differ from its own, they have some entries of
-a list or dictionary of which it has all. A part is the grid of its lists; together the grids fill that of the stage. The record
+a list or dictionary of which it has all. A part is the grid of its lists; together the grids fill that of the stage, and every
+entry of a dictionary has all seeds. The record
 keeps that of every part under `made_of`, so that each has its own commit, sources, machine and time.
 """
 
@@ -29,6 +30,10 @@ OF_PART = (  # of a record, what is its part's own
     "threads",
     "wall_s",
     "peak_memory_mib",
+    "at_once",
+    "captured",
+    "fused",
+    "diverged",
     "rows",
 )
 
@@ -62,7 +67,8 @@ def _check_whole(setting: Setting, parts: list[dict]) -> None:
     wanted, there = set(_grid(whole, lists)), {cell for part in parts for cell in _grid(part, lists)}
     lacking = [dict(zip(lists, cell, strict=True)) for cell in sorted(wanted - there)]
     for key in (key for key in grown if key not in lists):
-        lacking += [{key: entry} for entry in whole[key] if not any(entry in part[key] for part in parts)]
+        pairs = product(whole[key], whole["seeds"])
+        lacking += [{key: e, "seeds": s} for e, s in pairs if not any(e in part[key] and s in part["seeds"] for part in parts)]
     if lacking:
         named = ", ".join(f"{key} {entry}" for key, entry in lacking[0].items())
         raise Mistake(f"{setting.name} is not whole with this part: {named} is missing")

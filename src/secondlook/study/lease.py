@@ -35,10 +35,11 @@ from secondlook.study.experiment import Experiment, Seeds, Setting, run
 from secondlook.study.files import read_json, read_yaml, sole_writer
 from secondlook.study.ledger import Cells, Ledger
 from secondlook.study.needs import data_path
-from secondlook.study.parameters import build, known_keys, mapping
+from secondlook.study.parameters import PositiveInt, build, checked, known_keys, mapping
 from secondlook.study.parent import PARENT
 from secondlook.study.place import Place
 from secondlook.study.sources import digests
+from secondlook.terminal import OUT_OF_TIME
 
 PLAN = Path("config") / "lease.yaml"
 LEDGER, VERDICT, SAID, ARCHIVE = "lease.jsonl", "selftest.json", "said.txt", "lease.tar.gz"
@@ -84,6 +85,8 @@ def plan(root: Path) -> tuple[dict, list[Step]]:
     known_keys(given, ("selftest", "steps"), where)
     selftest = mapping(given.get("selftest"), "selftest", where)
     known_keys(selftest, ("module", "seconds", "most"), where)
+    checked(PositiveInt, selftest.get("most"), f"'most' of the selftest in {where}")
+    checked(str, selftest.get("module"), f"'module' of the selftest in {where}")
     steps = []
     for step in given.get("steps") or []:
         known_keys(mapping(step, "steps", where), Step.__dataclass_fields__, where)
@@ -146,12 +149,17 @@ def lease(root: Path, terms: Terms, say: Callable[[str], None]) -> None:
     start = time.monotonic()
     folder = Path(terms.folder)
     selftest, steps = plan(root)
+    if not steps:
+        raise Mistake(f"{PLAN} has no steps: there is nothing to compute")
     if terms.scale == "paper":
         _check_commit(root, terms)
     with sole_writer(folder / LEDGER):
         _take_back(folder)
         ledger = Ledger(folder / LEDGER)
-        call = 1 + sum(entry["kind"] == "call" for entry in ledger.entries)
+        calls = [entry for entry in ledger.entries if entry["kind"] == "call"]
+        if calls and (calls[-1]["device"], calls[-1]["scale"]) != (terms.device, terms.scale):
+            (folder / VERDICT).unlink(missing_ok=True)  # that call's self-test was of another device or scale
+        call = 1 + len(calls)
         terms = Terms(**asdict(terms) | {"call": call, "deadline": start + terms.budget - SPARE})
         ledger.append("call", call=call, budget=terms.budget, commit=terms.commit, device=terms.device, scale=terms.scale)
         with open(folder / SAID, "a+b") as said:
@@ -264,7 +272,7 @@ def _work(terms: Terms, ledger: Ledger, watch: _Watch) -> None:
             if failed:
                 raise Mistake(f"{len(failed)} cells failed, which the same command tries again; {SAID} and {LEDGER} say why")
             return
-        if status == 75:
+        if status == OUT_OF_TIME:
             raise OutOfTime("time is up; the same command goes on from there")
         watch.say(f"the worker ended with status {status}; another goes on")
         fruitless = 0 if any(entry["kind"] == "begun" for entry in ledger.entries[before:]) else fruitless + 1
@@ -310,11 +318,18 @@ def complete(root: Path, path: Path, say: Callable[[str], None]) -> Iterator[tup
     The record is that of the machine which computed the cells. The table is put together by the stage's own code, which finds
     all its cells and computes none.
     """
-    from secondlook.study.beside import missing_cells  # with torch, which the supervisor does without
-
     with TemporaryDirectory() as folder:
         (Path(folder) / LEDGER).write_bytes(_ledger_of(path))
         ledger = Ledger(Path(folder) / LEDGER)
+        yield from _complete(root, path, ledger, Path(folder), say)
+
+
+def _complete(
+    root: Path, path: Path, ledger: Ledger, work: Path, say: Callable[[str], None]
+) -> Iterator[tuple[Setting, object, dict]]:
+    """`complete` of the ledger in the archive `path`; the stages' code may write into the folder `work`."""
+    from secondlook.study.beside import missing_cells  # with torch, which the supervisor does without
+
     failed = {entry["stage"]: entry["why"] for entry in ledger.entries if entry["kind"] == "failed"}
     for stage, parts in _runs(ledger).items():
         experiment, case = stage.split("/")
@@ -324,7 +339,7 @@ def complete(root: Path, path: Path, say: Callable[[str], None]) -> Iterator[tup
         if made["scale"] != setting.scale:
             raise Mistake(f"{path} is of scale {made['scale']}: only the scale {setting.scale} is recorded")
         records.check_settings(Path(f"{path}: {stage}"), made, setting, "put the settings back")
-        place = Place(Path(), parts[-1]["device"], cells=Cells(ledger, stage, parts[-1]["identities"]))
+        place = Place(work, parts[-1]["device"], cells=Cells(ledger, stage, parts[-1]["identities"]))
         if missing := missing_cells(found, setting, place, setting.seeds):
             seeds = sorted({seed for seed, _ in missing})
             why = f"; {failed[stage].strip().splitlines()[-1]}" if stage in failed else ""

@@ -25,8 +25,9 @@ from secondlook.study.needs import check_needs, data_of, device_of
 from secondlook.study.parent import PARENT, end_with
 from secondlook.study.place import Place
 from secondlook.study.stages import Ends
+from secondlook.terminal import OUT_OF_TIME
 
-OUT_OF_TIME, LOST = 75, 70
+LOST = 70
 
 
 def main(terms: Terms) -> int:
@@ -63,7 +64,7 @@ def _prepare(terms: Terms) -> None:
         torch.zeros(1, device="cuda")  # so that records name the device from the first
     else:
         torch.set_num_threads(1)
-    if not terms.fused and hasattr(BatchNorm2d, "fused"):
+    if not terms.fused:
         BatchNorm2d.fused = False
 
 
@@ -113,10 +114,13 @@ def _part(
 ) -> Iterator[None]:
     """Note what this part of the stage runs on and, at its end, what it cost; where it is lost, the first is there."""
     number = 1 + sum(entry["kind"] == "part" for entry in ledger.entries)
+    records.forget_peak(place.device)
     start = time.perf_counter()
 
     def note(wall_s: float) -> None:
-        made = records.provenance(experiment, setting, wall_s, terms.commit, terms.dirty, place.data_sets())
+        made = records.provenance(
+            experiment, setting, wall_s, terms.commit, terms.dirty, place.data_sets(), device=place.device
+        )
         made |= {"at_once": at_once, "captured": place.captured, "fused": terms.fused, "diverged": ends.read()}
         cells: Any = place.cells
         values = {"identities": cells.identities, "device": place.device, "record": made}

@@ -114,10 +114,9 @@ class Cells:
         self.ledger.append("cell", call=self.call, stage=self.stage, of=self._of(key), key=key, rows=rows)
         shutil.rmtree(self.work / self._of(key) / name(key))
 
-    def fail(self, key: dict | None, why: str) -> None:
-        """Note what kept a cell, or with None the stage, from being computed."""
-        of = self._of(key or {})
-        self.ledger.append("failed", call=self.call, stage=self.stage, of=of, key=key, why=why)
+    def fail(self, key: dict, why: str) -> None:
+        """Note what kept a cell from being computed."""
+        self.ledger.append("failed", call=self.call, stage=self.stage, of=self._of(key), key=key, why=why)
 
     @property
     def given_up(self) -> list[dict]:

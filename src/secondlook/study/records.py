@@ -99,7 +99,7 @@ def _processor() -> str:
 
 def _machine(device: str) -> dict:
     torch: Any = sys.modules.get("torch")
-    gpu = device == "cuda" or (torch is not None and torch.cuda.is_initialized())
+    gpu = device == "cuda"
     return {
         "device": torch.cuda.get_device_name() if gpu else "cpu",
         "processor": _processor(),
@@ -111,17 +111,27 @@ def _machine(device: str) -> dict:
     }
 
 
+def forget_peak(device: str) -> None:
+    """Count a GPU's memory anew: what an earlier stage of the same process took is not the next one's."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+
 def cost(wall_s: float, device: str = "cpu") -> dict:
     """What one process that computes a stage on `device`, or a part of it, costs and runs on."""
     return {"wall_s": round(wall_s, 3), **_machine(device)}
 
 
 def together(parts: list[dict]) -> dict:
-    """The parts of an interrupted run as one: times added, the most memory, every device and processor that had a share."""
+    """The parts of an interrupted run as one: times added, the most memory, every device and processor that had a share, and
+    how each run ended that diverged."""
 
     def all_of(key: str) -> str:
         return " and ".join(dict.fromkeys(each[key] for each in parts))
 
+    ends = [each["diverged"] for each in parts if "diverged" in each]
     return {
         **parts[-1],
         "parts": len(parts),
@@ -129,6 +139,7 @@ def together(parts: list[dict]) -> dict:
         "peak_memory_mib": max(each["peak_memory_mib"] for each in parts),
         "device": all_of("device"),
         "processor": all_of("processor"),
+        **({"diverged": sorted(set().union(*ends))} if ends else {}),
     }
 
 
@@ -140,9 +151,10 @@ def provenance(
     dirty: bool = False,
     data: dict | None = None,
     earlier: Sequence[dict] = (),
+    device: str = "cpu",
 ) -> dict:
     """Everything about a run but its rows. `commit` and `dirty` speak for a machine without the project's history; `data` is
-    what Place.data_sets gives; `earlier` the parts of the same run that ran before."""
+    what Place.data_sets gives; `earlier` the parts of the same run that ran before; `device` where it ran."""
     sources = digests(experiment.sources("experiment"), experiment.root)
     return {
         "experiment": setting.experiment,
@@ -153,7 +165,7 @@ def provenance(
         **commit_of(experiment.root, sources, commit, dirty),
         "sources": sources,
         "data": data or {},
-        **together([*earlier, cost(wall_s)]),
+        **together([*earlier, cost(wall_s, device)]),
     }
 
 

@@ -72,7 +72,7 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
             part: AbstractContextManager[list[dict]] = unfinished.part(place, experiment, setting) if keeps else nullcontext([])
             with part as earlier, ends.noted():
                 if keeps and terms.at_once > 1:
-                    from secondlook.study.beside import run_side_by_side  # with torch, which many stages do without
+                    from secondlook.study.beside import run_side_by_side
 
                     ended = list(run_side_by_side(experiment, setting, place, setting.seeds, terms.at_once))
                     for error in (error for _, error in ended if error):
@@ -83,7 +83,7 @@ def _compute(experiment: Experiment, setting: Setting, out: Path, deadline: floa
             raise OutOfTime(f"{stop}{kept if place.work.exists() else ''}") from None
         wall_s = time.perf_counter() - start
         data = place.data_sets()
-        record = records.provenance(experiment, setting, wall_s, terms.commit, terms.dirty, data, earlier)
+        record = records.provenance(experiment, setting, wall_s, terms.commit, terms.dirty, data, earlier, place.device)
         record |= {"at_once": terms.at_once if keeps else 1, "diverged": ends.read()}
         tables.write_table(out, table, record)
         if keeps:

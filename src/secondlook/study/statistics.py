@@ -7,7 +7,6 @@ share           fraction of independent trials: Wilson interval
 clustered_share fraction of cells that come in groups: t interval over the groups
 design_share    fraction of the cells of a grid that was chosen, not drawn: no interval
 holm            p values adjusted for the number of declared comparisons
-equivalent      two one-sided tests: the difference lies within +-margin
 """
 
 import itertools
@@ -173,8 +172,3 @@ def holm(p_values: ArrayLike) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(stepped, 1)
     return adjusted.tolist()
-
-
-def equivalent(differences: ArrayLike, margin: float, level: float = LEVEL) -> bool:
-    """Two one-sided t tests at 1 - level: the (2 level - 1) interval of the mean difference lies within +-margin."""
-    return mean(differences, 2 * level - 1).within(-margin, margin)

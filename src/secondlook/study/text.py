@@ -98,5 +98,5 @@ def fill(template: str, values: Mapping, where: str) -> str:
     """`template` with its references replaced by `values`. `where` names the file in the message of an error."""
     try:
         return ENVIRONMENT.from_string(template).render(values)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+    except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Mistake(f"{where}: {str(error) or type(error).__name__}") from error

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from secondlook.errors import Mistake, OutOfTime
+from secondlook.errors import Mistake
 from secondlook.study.experiment import Experiment, Setting
 from secondlook.study.files import read_json, to_json, write
 from secondlook.study.place import Place
-from secondlook.study.records import changed_sources, check_settings, cost
+from secondlook.study.records import changed_sources, check_settings, cost, forget_peak
 from secondlook.study.sources import digests
 
 OWN = ("run.json", "parts.json", "data.json", "ends.txt")
@@ -37,11 +37,12 @@ def part(place: Place, experiment: Experiment, setting: Setting) -> Iterator[lis
         write(path, to_json(run))
     path = place.work / OWN[1]
     earlier = read_json(path) if path.exists() else []
+    forget_peak(place.device)
     write(path, to_json([*earlier, cost(0.0, place.device)]))
     start = time.perf_counter()
     try:
         yield earlier
-    except (OutOfTime, KeyboardInterrupt):
+    except BaseException:
         write(path, to_json([*earlier, cost(time.perf_counter() - start, place.device)]))
         raise
 
