@@ -86,7 +86,8 @@ def plan(root: Path) -> tuple[dict, list[Step]]:
     selftest = mapping(given.get("selftest"), "selftest", where)
     known_keys(selftest, ("module", "seconds", "most"), where)
     checked(PositiveInt, selftest.get("most"), f"'most' of the selftest in {where}")
-    checked(str, selftest.get("module"), f"'module' of the selftest in {where}")
+    if not isinstance(selftest.get("module"), str):
+        raise Mistake(f"'module' of the selftest in {where} must be the name of a module")
     steps = []
     for step in given.get("steps") or []:
         known_keys(mapping(step, "steps", where), Step.__dataclass_fields__, where)
