@@ -38,8 +38,8 @@ def _hull(found: list[Estimate]) -> Estimate:
 
 @measure("posterior")
 def bias(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Of the updated ensemble's mean, in roots of the expected conditional variance, with intervals simultaneous over priors and observations:
-    for each method, and for it and each prior, the largest, with its sign; `_all`: the hull of all intervals."""
+    """Of the updated ensemble's mean, in roots of the expected conditional variance, with intervals that hold together over
+    priors and observations: for each method, and for it and each prior, the largest, with its sign; `_all`: the hull of all."""
     found = updated(rows, "bias")
     result = {}
     for method in METHODS:
