@@ -113,9 +113,8 @@ def _machine(device: str) -> dict:
 
 def forget_peak(device: str) -> None:
     """Count a GPU's memory anew: what an earlier stage of the same process took is not the next one's."""
-    if device == "cuda":
-        import torch
-
+    torch: Any = sys.modules.get("torch")
+    if device == "cuda" and torch is not None:
         torch.cuda.reset_peak_memory_stats()
 
 
