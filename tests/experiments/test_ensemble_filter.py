@@ -297,9 +297,14 @@ def filtered(case, errors):
 def test_the_best_trial_has_the_least_error_and_says_whether_it_lies_inside():
     errors = {("a", 50, "EnKF", 1.0, factor): [error, error] for factor, error in ((0.9, 3), (1.0, 1), (1.1, 2))}
     errors |= {("a", 50, "ETKF", radius, 1.0): [radius, 6 - radius / 2] for radius in (4.0, 8.0, 16.0)}
-    found = selections.best(filtered("tuning", errors))
-    assert found.loc["a", 50, "EnKF"].tolist() == [1.0, 1.0, 1.0, True, True]
+    found = selections.best(rows := filtered("tuning", errors))
+    assert found.loc["a", 50, "EnKF"].tolist() == [1.0, 1.0, 1.0, None, True]
     assert found.loc["a", 50, "ETKF"].tolist() == [4.0, 1.0, 4.0, False, False]
+    inside = measures.inside(rows)
+    assert (inside["inflation"].value, inside["inflation"].n) == (1, 2) and (inside["radius"].value, inside["radius"].n) == (
+        0,
+        1,
+    )
 
 
 def test_gains_are_fractions_of_the_rival_s_error_run_by_run():
