@@ -60,8 +60,7 @@ def run(options: argparse.Namespace) -> None:
     settings = [experiment.setting(case, options.scale, options.set, options.seed) for case in options.case or experiment.cases]
     if options.out and options.out.suffix == ".csv" and (len(settings) > 1 or not options.case):
         raise Mistake("--out names one file: say which --case goes there")
-    positive = {"--max-minutes": Positive, "--threads": PositiveInt, "--at-once": PositiveInt}
-    for name, kind in positive.items():
+    for name, kind in {"--max-minutes": Positive, "--threads": PositiveInt, "--at-once": PositiveInt}.items():
         if (value := getattr(options, name[2:].replace("-", "_"))) is not None:
             checked(kind, value, name)
 
