@@ -152,7 +152,7 @@ def pace(rows: pd.DataFrame) -> dict[str, Estimate]:
     return {"seconds": Estimate(seconds), "epochs": Estimate(count), "seed": Estimate(seconds * count)}
 
 
-@measure(cases={"residual_cost": "residual", "small_cost": "small", "small_tuned_cost": "small_tuned"})
+@measure(cases={"residual_cost": "residual", "small_cost": "small"})
 def cost(rows: pd.DataFrame, case: str) -> dict[str, Estimate]:
     """Seconds of a run's training over those of SGD's with the same seed, median."""
     table = totals(rows, "seconds", case)

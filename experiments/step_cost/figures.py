@@ -62,7 +62,7 @@ def savings(rows: pd.DataFrame) -> Figure:
                 right.plot(counts[method], times[method], MARKERS[case], color=KINDS[kind][1], markersize=4.5, alpha=0.8)
     left.plot(list(TABLE_8_COST), list(TABLE_8_COST.values()), "x", color=style.INK, label="ResNet-20, paper")
     left.plot(range(1, 11), [1 + 2 / k for k in range(1, 11)], ":", color=style.GREY, label="1 + 2 / steps")
-    left.set(xlabel="steps from one Hessian to the next, k", ylabel="time of a step over that of SGD", ylim=(0, None))
+    left.set(xlabel="steps from one Hessian to the next", ylabel="time of a step over that of SGD", ylim=(0, None))
     left.set_xticks([1, 2, 3, 4, 5, 10])
     left.legend()
     most = right.get_xlim()[1]
