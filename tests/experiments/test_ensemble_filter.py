@@ -300,11 +300,8 @@ def test_the_best_trial_has_the_least_error_and_says_whether_it_lies_inside():
     found = selections.best(rows := filtered("tuning", errors))
     assert found.loc["a", 50, "EnKF"].tolist() == [1.0, 1.0, 1.0, None, True]
     assert found.loc["a", 50, "ETKF"].tolist() == [4.0, 1.0, 4.0, False, False]
-    inside = measures.inside(rows)
-    assert (inside["inflation"].value, inside["inflation"].n) == (1, 2) and (inside["radius"].value, inside["radius"].n) == (
-        0,
-        1,
-    )
+    counts = {name: (count.value, count.n) for name, count in measures.inside(rows).items()}
+    assert counts == {"inflation": (1, 2), "radius": (0, 1)}
 
 
 def test_gains_are_fractions_of_the_rival_s_error_run_by_run():

@@ -5,8 +5,8 @@
 
 Both are parts of the stage as config.yaml now declares it: where their settings differ from its own, they have some entries of
 a list or dictionary of which it has all. A part is the grid of its lists; together the grids fill that of the stage, and every
-entry of a dictionary has all seeds. The record
-keeps that of every part under `made_of`, so that each has its own commit, sources, machine and time.
+entry of a dictionary has all seeds. The record keeps that of every part under `made_of`, so that each has its own commit,
+sources, machine and time.
 """
 
 from itertools import product

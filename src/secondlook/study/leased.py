@@ -114,7 +114,7 @@ def _part(
 ) -> Iterator[None]:
     """Note what this part of the stage runs on and, at its end, what it cost; where it is lost, the first is there."""
     number = 1 + sum(entry["kind"] == "part" for entry in ledger.entries)
-    records.forget_peak(place.device)
+    records.forget_peak()
     start = time.perf_counter()
 
     def note(wall_s: float) -> None:

@@ -111,10 +111,10 @@ def _machine(device: str) -> dict:
     }
 
 
-def forget_peak(device: str) -> None:
-    """Count a GPU's memory anew: what an earlier stage of the same process took is not the next one's."""
+def forget_peak() -> None:
+    """Count a GPU's memory anew, where one is in use: what an earlier stage of the process took is not the next one's."""
     torch: Any = sys.modules.get("torch")
-    if device == "cuda" and torch is not None:
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
 
 

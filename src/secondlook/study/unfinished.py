@@ -37,7 +37,7 @@ def part(place: Place, experiment: Experiment, setting: Setting) -> Iterator[lis
         write(path, to_json(run))
     path = place.work / OWN[1]
     earlier = read_json(path) if path.exists() else []
-    forget_peak(place.device)
+    forget_peak()
     write(path, to_json([*earlier, cost(0.0, place.device)]))
     start = time.perf_counter()
     try:
